@@ -1,0 +1,301 @@
+"""What users hold: the client."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+
+from ._bell import Bell
+from ._checks import check_close
+from ._config import ClientConfig
+from ._core import Core
+from ._errors import NotConnectedError, SubscriptionError
+from ._events import Event
+from ._lanes import stream_route
+from ._message import Frame, as_message
+from ._metrics import Metrics
+from ._outbox import Outgoing
+from ._state import ConnectionState
+from ._streams import EventListener, MessageStream
+from ._subscribing import confirmation
+from ._subscriptions import Subscription, SubscriptionMessage, as_subscription
+from ._supervisor import Supervisor
+from ._workers import current_call
+
+__all__ = ["Client", "current_client"]
+
+
+class Client:
+    """A connection that survives. Made by :func:`connect`; every method may be called from any task."""
+
+    def __init__(self, config: ClientConfig) -> None:
+        self._core = Core(config)
+        self._supervisor = Supervisor(self._core, self)
+        self._listener = EventListener(self._core.log)
+        self._main: MessageStream | None = None
+
+    # Sending.
+
+    async def send(self, message: Frame, *, wait: bool = True, text: bool | None = None) -> None:
+        """Hand a whole message to the socket of a ready session.
+
+        While none is ready it waits, in order; a cancel scope is the time limit. Cut off half-way by a loss,
+        the message is sent on the next session. Cancelled before its first byte it is not sent; after, the
+        session finishes the frame without its caller.
+
+        Args:
+            message: ``str`` goes as text, ``bytes`` as binary.
+            wait: ``False``: do not wait for a session.
+            text: ``True`` sends bytes as text, ``False`` a string as binary.
+
+        Raises:
+            NotConnectedError: With ``wait=False``, when no session is ready.
+            ClientClosedError: The client is closed.
+            TypeError: Not a message.
+            ValueError: Text that is not valid Unicode.
+        """
+        core = self._core
+        frame = as_message(message, text=text)
+        from_handler = self._called_by_handler()
+        core.must_be_open(from_handler=from_handler and core.session is None)
+        if not wait and core.session is None:
+            raise NotConnectedError(f"no session of {core.name} is ready ({core.state.name})")
+        await core.outbox.send(Outgoing(frame, is_bound=not wait, from_handler=from_handler))
+
+    # Subscriptions.
+
+    async def subscribe(self, entry: Subscription | SubscriptionMessage) -> None:
+        """Want a subscription, now and on every later connection.
+
+        While a session is ready this returns when it is confirmed (sent, if it has no ``ack``; after a loss:
+        when the next session has confirmed it); while none is, at once. Cancelled, the entry stays wanted.
+        A key that is wanted already is not asked for again.
+
+        Raises:
+            SubscriptionRefusedError: Refused; it is no longer wanted.
+            SubscriptionTimeoutError: No ack within ``subscribe_timeout``; it is no longer wanted.
+            ClientClosedError: The client is closed.
+        """
+        self._core.must_be_open()
+        wanted = self._core.subscriptions.want(as_subscription(entry))
+        if wanted.is_settled and not wanted.is_confirmed:  # refused on this session, and the user wants to try again
+            self._core.subscriptions.ask_again(wanted)
+        self._supervisor.poke()
+        if self._core.session is not None and not wanted.is_confirmed:
+            await confirmation(self._core, wanted, from_handler=self._called_by_handler())
+        else:
+            await anyio.lowlevel.checkpoint()
+
+    async def unsubscribe(self, key: Hashable) -> None:
+        """Want a subscription no longer; if it has an ``unsubscribe`` message and a session knows it, send that.
+
+        A key that is not wanted is none of the server's business either: nothing happens.
+
+        Raises:
+            ClientClosedError: The client is closed.
+        """
+        self._core.must_be_open()
+        wanted = self._core.subscriptions.get(key)
+        if wanted is not None:
+            self._core.subscriptions.drop(wanted)
+            self._supervisor.withdraw(wanted)
+            wanted.settle(False)
+            self._supervisor.poke()
+        await anyio.lowlevel.checkpoint()
+
+    async def resubscribe(self, key: Hashable) -> None:
+        """Unsubscribe and subscribe again, for a state that has to be rebuilt.
+
+        Raises:
+            SubscriptionError: No such subscription is wanted; or as :meth:`subscribe`.
+            ClientClosedError: The client is closed.
+        """
+        self._core.must_be_open()
+        wanted = self._core.subscriptions.get(key)
+        if wanted is None:
+            raise SubscriptionError(f"no subscription with the key {key!r} is wanted")
+        self._supervisor.withdraw(wanted)
+        self._core.subscriptions.ask_again(wanted)
+        self._supervisor.poke()
+        if self._core.session is not None:
+            await confirmation(self._core, wanted, from_handler=self._called_by_handler())
+        else:
+            await anyio.lowlevel.checkpoint()
+
+    # Messages and events.
+
+    def messages(self, key: Hashable, **options: Any) -> MessageStream:
+        """Return the stream of messages with that key, across reconnects; the same one each time.
+
+        Args:
+            key: A route key without a handler.
+            **options: ``capacity``, ``overflow``, ``conflate``, ``stale_after``, as in :class:`Route`; they count
+                when the stream is opened.
+
+        Raises:
+            RuntimeError: The key has a handler.
+            ConfigurationError: An option out of range.
+        """
+        lane = self._core.lanes.open_stream(key, stream_route(**options))
+        lane.last_put = anyio.current_time()
+        self._core.lanes.silence_begins()
+        return MessageStream(lane, self._core.iteration_end, self._core.lanes.close_stream)
+
+    def __aiter__(self) -> MessageStream:
+        """Iterate over all messages, across reconnects, where there are no handlers."""
+        lane = self._core.lanes.main
+        if lane is None:
+            raise RuntimeError(
+                "this client has handlers, which get the messages; use client.messages(key) for a key without one"
+            )
+        if self._main is None:
+            self._main = MessageStream(lane, self._core.iteration_end, self._core.lanes.drop)
+        return self._main
+
+    def events(self) -> EventListener:
+        """Return a listener: ``async for``, from the oldest event kept to ``Closed``."""
+        return EventListener(self._core.log)
+
+    def try_recv_event(self) -> Event | None:
+        """Return the next event of the client's own listener, or ``None`` if there is none now."""
+        return self._listener.next_nowait()
+
+    async def recv_event(self) -> Event:
+        """Wait for the next event of the client's own listener.
+
+        Raises:
+            ClientClosedError: ``Closed`` was read already.
+        """
+        try:
+            return await self._listener.__anext__()
+        except StopAsyncIteration:
+            raise self._core.closed_error() from self._core.failure
+
+    # State.
+
+    def metrics(self) -> Metrics:
+        """Return the numbers as they are now."""
+        return self._core.metrics()
+
+    @property
+    def connection_state(self) -> ConnectionState:
+        """The state of the connection."""
+        return self._core.state
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether a session is ready: authenticated, subscribed, and not known to be lost."""
+        return self._core.state is ConnectionState.CONNECTED
+
+    @property
+    def epoch(self) -> int:
+        """How many sessions have been ready: 1 in the first."""
+        return self._core.epoch
+
+    @property
+    def subprotocol(self) -> str | None:
+        """The subprotocol that the server chose for the ready session."""
+        return None if self._core.session is None else self._core.session.subprotocol
+
+    async def wait_connected(self) -> None:
+        """Wait until a session is ready.
+
+        Raises:
+            ClientClosedError: The client has ended.
+        """
+        await self._wait(lambda: self.is_connected)
+
+    async def wait_closed(self) -> None:
+        """Wait until the client has ended; inside a handler, which that waits for, until the closing begins.
+
+        Raises:
+            ClientClosedError: It failed; the failure is the ``__cause__``.
+        """
+        from_handler = self._called_by_handler()
+        await self._wait(lambda: self._core.has_ended or (from_handler and self._core.state is ConnectionState.CLOSING))
+
+    async def _wait(self, is_so: Any) -> None:
+        bell = Bell()
+        from_handler = self._called_by_handler()
+        self._core.watchers.add(bell)
+        try:
+            await anyio.lowlevel.checkpoint()
+            while not is_so():
+                self._core.must_be_open(from_handler=from_handler)
+                await bell.wait()
+            if self._core.failure is not None and self._core.has_ended:
+                raise self._core.closed_error()
+        finally:
+            self._core.watchers.discard(bell)
+
+    async def reconnect(self, reason: str = "", *, code: int = 1000) -> None:
+        """Lose the session on purpose and come back by the usual timeline; returns at once.
+
+        Where no session is ready, one is being made already and nothing happens.
+
+        Args:
+            reason: For the close frame and the event, at most 123 bytes of UTF-8.
+            code: The close code.
+
+        Raises:
+            ValueError: A code or reason that cannot be sent.
+            ClientClosedError: The client is closed.
+        """
+        check_close(code, reason)
+        self._core.must_be_open()
+        self._supervisor.reconnect(reason, code)
+        await anyio.lowlevel.checkpoint()
+
+    async def aclose(self, code: int = 1000, reason: str = "") -> None:
+        """Close as leaving the context does, and wait for the end; any number of times.
+
+        From inside a handler it returns at once, and closing starts when the handler has returned.
+
+        Raises:
+            ValueError: A code or reason that cannot be sent.
+        """
+        check_close(code, reason)
+        call = current_call.get()
+        if call is not None and call.client is self and call.is_running:
+            call.close = call.close or (code, reason)
+            await anyio.lowlevel.checkpoint()
+            return
+        self._supervisor.close(code, reason)
+        bell = Bell()
+        self._core.watchers.add(bell)
+        try:
+            while not self._core.has_ended:
+                await bell.wait()
+        finally:
+            self._core.watchers.discard(bell)
+
+    def _called_by_handler(self) -> bool:
+        call = current_call.get()
+        return call is not None and call.client is self and call.is_running
+
+    def __repr__(self) -> str:
+        core = self._core
+        since = core.counters.connected_since
+        up = ""
+        if since is not None:
+            try:
+                up = f" up={anyio.current_time() - since:.1f}s"
+            except RuntimeError:  # printed outside the event loop
+                up = ""
+        return f"<Client {core.name} {core.state.name}{up} epoch={core.epoch}>"
+
+
+def current_client() -> Client:
+    """Return the client whose handler is running.
+
+    Raises:
+        RuntimeError: No handler is.
+    """
+    call = current_call.get()
+    if call is None:
+        raise RuntimeError("current_client() is for handlers: no handler is running here")
+    assert isinstance(call.client, Client)  # workers are started by clients alone
+    return call.client

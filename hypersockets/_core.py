@@ -1,0 +1,244 @@
+"""What survives reconnects: the state of a client that its sessions come and go on."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Hashable
+from typing import Any, Protocol, TypeVar
+
+import anyio
+
+from ._bell import Bell
+from ._config import ClientConfig
+from ._errors import ClientClosedError, ConnectionLostError, HyperSocketError, NotConnectedError, ParseError
+from ._events import Closed, Connected, Disconnected, ErrorOccurred, Event, EventLog, MessageDropped
+from ._lanes import Lane, Lanes
+from ._metrics import Counters, Metrics
+from ._outbox import Outbox
+from ._redact import mask_url
+from ._state import ConnectionState, check_move
+from ._subscriptions import ResumePoint, SubscriptionSet
+
+__all__ = ["Core", "ReadySession"]
+
+logger = logging.getLogger("hypersockets")
+
+_E = TypeVar("_E", bound=Event)
+
+
+class ReadySession(Protocol):
+    """What a session is to those above it."""
+
+    url: str
+    subprotocol: str | None
+
+    @property
+    def queued(self) -> int:
+        """How many received messages are in no lane yet."""
+        ...
+
+    def end(self, error: HyperSocketError, *, farewell: tuple[int, str] | None = None, linger: float = 0.0) -> None:
+        """Lose it."""
+        ...
+
+
+class Core:
+    """The memory of a client: configuration, state, wishes, lanes, what waits to be sent, numbers, events."""
+
+    def __init__(self, config: ClientConfig) -> None:
+        self.config = config
+        self.name = config.name
+        self.state = ConnectionState.DISCONNECTED
+        self.epoch = 0
+        """How many sessions have been ready."""
+        self.lost_at: float | None = None
+        """When the last ready session was lost. ``None`` while one is ready, and before the first."""
+        self.session: ReadySession | None = None
+        """The session that is ready. ``None`` iff none is."""
+        self.counters = Counters()
+        self.log = EventLog()
+        self.merging = Bell()
+        """Rung when the event log has opened a merging window, which somebody has to end."""
+        self.subscriptions = SubscriptionSet()
+        for subscription in config.subscriptions:
+            self.subscriptions.want(subscription)
+        self.outbox = Outbox()
+        self.lanes = Lanes(
+            config.handlers, config.default_handler, on_drop=self.dropped, on_lane=self._lane_needs_worker
+        )
+        self.start_worker: Callable[[Lane], None] | None = None
+        """Starts the task that runs a lane's handler. ``None`` iff the client's group does not run."""
+        self.handled = Bell()
+        """Rung when a lane with a handler has become empty."""
+        self.watchers: set[Bell] = set()
+        """Rung whenever a session becomes ready or is lost, and at the end."""
+        self.closing: tuple[int, str] | None = None
+        """Close code and reason. ``None`` iff nobody has asked to close."""
+        self.failure: BaseException | None = None
+        """What failed first. ``None`` while all is well, and for ever after a clean end."""
+        self.is_drained = False
+        self.has_ended = False
+        self.workers: list[anyio.CancelScope] = []
+        """Around each task that runs a handler."""
+
+    # State and events.
+
+    def move(self, state: ConnectionState) -> None:
+        """Go to another state, if it is another."""
+        if state is not self.state:
+            self.state = check_move(self.state, state)
+
+    def emit(self, kind: type[_E], **fields: Any) -> _E:
+        """Make an event that happened now and give it to the listeners."""
+        event = kind(at=anyio.current_time(), epoch=self.epoch, name=self.name, **fields)
+        self.log.emit(event)
+        return event
+
+    def _emit_merged(
+        self, kind: type[MessageDropped] | type[ErrorOccurred], which: Hashable, count: int = 1, **fields: Any
+    ) -> None:
+        if self.has_ended:  # `Closed` is the last event
+            return
+        now = anyio.current_time()
+
+        def make(total: int) -> Event:
+            return kind(at=anyio.current_time(), epoch=self.epoch, name=self.name, count=total, **fields)
+
+        if self.log.merge_until is None:
+            self.merging.ring()
+        self.log.emit_merged(now, (kind, which), make, count)
+
+    def changed(self) -> None:
+        """Tell everybody who waits for a session, or for the end."""
+        for bell in tuple(self.watchers):
+            bell.ring()
+
+    # Sessions.
+
+    def resume_point(self) -> ResumePoint:
+        """Return where the last session stopped."""
+        downtime = 0.0 if self.lost_at is None else anyio.current_time() - self.lost_at
+        return ResumePoint(epoch=self.epoch, downtime=downtime)
+
+    def session_ready(self, session: ReadySession) -> None:
+        """Take over a session that is restored."""
+        downtime, now = self.resume_point().downtime, anyio.current_time()
+        self.epoch += 1
+        self.counters.reconnect_count = self.epoch - 1
+        self.counters.connected_since = now
+        self.session, self.lost_at = session, None
+        for lane in self.lanes:
+            lane.last_put, lane.told_stale = now, False
+        self.move(ConnectionState.CONNECTED)
+        self.emit(Connected, url=mask_url(session.url), downtime=downtime)
+        self.changed()
+
+    def session_lost(self, session: ReadySession, error: HyperSocketError | None) -> None:
+        """Let go of a session, if it is the ready one; ``error`` is ``None`` when the client is being closed."""
+        if self.session is not session:
+            return
+        self.session, self.lost_at = None, anyio.current_time()
+        lost = f"the session of {self.name} was lost before the message was sent"
+        self.outbox.fail(lambda: NotConnectedError(lost), lambda item: item.is_bound)
+        self.counters.connected_since = None
+        if self.state is not ConnectionState.CLOSING:
+            self.move(ConnectionState.RECONNECTING)
+        if error is None:
+            self.emit(Disconnected, reason="closed by us", code=None, error=None)
+        else:
+            self.counters.last_error = error
+            code = error.code if isinstance(error, ConnectionLostError) and error.by == "peer" else None
+            self.emit(Disconnected, reason=getattr(error, "reason", str(error)), code=code, error=error)
+        if self.closing is not None:
+            self.tell_handlers()
+        self.changed()
+
+    # Mishaps that do not end a session.
+
+    def dropped(self, key: Hashable, count: int, why: str) -> None:
+        """Count messages that were taken away."""
+        self.counters.dropped += count
+        self._emit_merged(MessageDropped, (key, why), count, key=key, why=why)
+
+    def parse_failed(self, error: Exception) -> None:
+        """Count a message that one of the user's functions could not look at."""
+        self.counters.parse_errors += 1
+        wrapped = ParseError(f"a message was skipped: {type(error).__name__} was raised")
+        wrapped.__cause__ = error
+        self.counters.last_error = wrapped
+        self._emit_merged(ErrorOccurred, "parse", error=wrapped)
+
+    def handler_failed(self, lane: Lane, error: BaseException) -> None:
+        """Count an exception from a handler that goes on being used."""
+        self._emit_merged(ErrorOccurred, ("handler", lane.key), error=error)
+        logger.warning("%s: a handler raised %s", self.name, type(error).__name__)
+
+    def _lane_needs_worker(self, lane: Lane) -> None:
+        assert self.start_worker is not None  # messages come from sessions, which the group outlives
+        self.start_worker(lane)
+
+    # The end.
+
+    def tell_handlers(self) -> None:
+        """Tell handlers that wait for a session, or for the end, to wait no longer: the end waits for them."""
+        if self.session is None:
+            self.outbox.fail(self.closed_error, lambda item: item.from_handler)
+        self.changed()
+
+    async def drain(self, dispatched: anyio.Event | None = None) -> None:
+        """Let handlers finish what was received, at most ``drain_timeout``; then cancel them. Once.
+
+        Args:
+            dispatched: Set when everything that was received is in a lane.
+        """
+        if not self.is_drained:
+            self.is_drained = True
+            with anyio.CancelScope() as scope:
+                if self.config.drain_timeout is not None:
+                    scope.deadline = anyio.current_time() + self.config.drain_timeout
+                if dispatched is not None:
+                    await dispatched.wait()
+                while not self.lanes.are_handled:
+                    await self.handled.wait()
+                return
+            for worker in self.workers:
+                worker.cancel()
+
+    def closed_error(self) -> ClientClosedError:
+        """Return the error for whoever waits for what will never come."""
+        error = ClientClosedError(f"the client {self.name} is closed")
+        error.__cause__ = self.failure
+        return error
+
+    def must_be_open(self, *, from_handler: bool = False) -> None:
+        """Raise ``ClientClosedError`` if the client has ended; for a handler, which that waits for, once it closes."""
+        if self.has_ended or (from_handler and self.state is ConnectionState.CLOSING):
+            raise self.closed_error()
+
+    def iteration_end(self) -> BaseException | None:
+        """Return what ends an iteration over messages now; ``None``: more may come."""
+        if not self.has_ended:
+            return None
+        return StopAsyncIteration() if self.failure is None else self.closed_error()
+
+    def end(self, cancel_body: Callable[[], None]) -> None:
+        """Note the end, in the order that is promised: the listeners, the body, everybody who waits."""
+        for lane in self.lanes:
+            if lane.handler is not None:
+                self.lanes.drop(lane)
+        self.log.flush()
+        self.has_ended = True
+        self.move(ConnectionState.CLOSING)
+        self.move(ConnectionState.CLOSED)
+        self.emit(Closed, error=self.failure)
+        if self.failure is not None:
+            cancel_body()
+        self.outbox.fail(self.closed_error, lambda item: True)
+        self.changed()
+        for lane in self.lanes:
+            lane.bell.ring()
+
+    def metrics(self) -> Metrics:
+        """Return a snapshot of the numbers."""
+        waiting = self.lanes.queued + (self.session.queued if self.session is not None else 0)
+        return self.counters.snapshot(connection_state=self.state, queued=waiting)

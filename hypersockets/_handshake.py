@@ -1,0 +1,313 @@
+"""The opening handshake: what is asked, what may be answered, and what a refusal becomes.
+
+Rules of this file: no text holds a header's value, a query or user info; what the server chose is
+shown masked and cut.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+from collections.abc import Awaitable, Callable
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
+from typing import TypeVar
+from urllib.parse import unquote, urldefrag, urljoin, urlsplit
+
+import anyio
+import attrs
+from anyio.abc import ByteStream
+from websockets.client import ClientProtocol
+from websockets.datastructures import Headers
+from websockets.exceptions import InvalidHandshake, InvalidURI
+from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory
+from websockets.http11 import Response
+from websockets.protocol import State
+from websockets.proxy import Proxy
+from websockets.streams import StreamReader
+from websockets.typing import Subprotocol
+from websockets.uri import WebSocketURI, parse_uri
+
+from ._checks import check_headers, check_url
+from ._endings import STREAM_ERRORS
+from ._errors import ConfigurationError, ConnectError, HandshakeRejectedError, OpenTimeoutError
+from ._redact import mask_text, mask_url
+from ._transport import OpenRequest
+from ._version import __version__
+
+__all__ = [
+    "MAX_REDIRECTS",
+    "Head",
+    "accept",
+    "ask",
+    "broken",
+    "decode_user_info",
+    "exchange",
+    "header_dict",
+    "headers_to_send",
+    "new_core",
+    "open_within",
+    "parse_retry_after",
+    "parse_target",
+    "read_head",
+    "redirected",
+    "rejection",
+]
+
+MAX_REDIRECTS = 5
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_SCHEMES = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
+_ONLY_HERE = frozenset({"authorization", "cookie", "host", "proxy-authorization"})  # not for another origin's eyes
+_NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?")
+_READ_SIZE = 65536
+
+# The core would write every header and payload into the log at the level DEBUG.
+_SILENT = logging.Logger("hypersockets.silent")
+_SILENT.disabled = True
+
+_Opened = TypeVar("_Opened")
+
+
+def parse_target(url: str) -> WebSocketURI:
+    """Return the parts of a checked URL.
+
+    Raises:
+        ConfigurationError: The host name cannot be written in a DNS query.
+    """
+    try:
+        target = parse_uri(url)
+        decode_user_info(target, url)
+    except (InvalidURI, ValueError):
+        # Their texts show the whole URL.
+        raise ConfigurationError(f"url is {mask_url(url)!r}: its host name or user info cannot be encoded") from None
+    return target
+
+
+def decode_user_info(parsed: WebSocketURI | Proxy, url: str) -> None:
+    """Set the user info that ``url`` holds; websockets before 17 left it percent-encoded.
+
+    Raises:
+        ValueError: It is not UTF-8.
+    """
+    parts = urlsplit(url)
+    if parts.username is not None:
+        parsed.username = unquote(parts.username, errors="strict")
+        parsed.password = unquote(parts.password or "", errors="strict")
+
+
+def new_core(request: OpenRequest) -> ClientProtocol:
+    """Return the protocol core of one connection, for which the handshake is done outside of it.
+
+    The core would wait for the end of a refusal's body, for as long as the server likes.
+    """
+    deflate = ClientPerMessageDeflateFactory(client_max_window_bits=True, compress_settings={"memLevel": 5})
+    return ClientProtocol(
+        parse_target(request.url),
+        extensions=[deflate] if request.compression else None,
+        subprotocols=[Subprotocol(each) for each in request.subprotocols] or None,
+        state=State.OPEN,
+        max_size=request.max_message_size,
+        logger=_SILENT,
+    )
+
+
+def headers_to_send(core: ClientProtocol, request: OpenRequest) -> dict[str, tuple[str, str]]:
+    """Return the headers of the handshake's request, by their names in lower case; the user's win over ours.
+
+    Raises:
+        ConfigurationError: A header cannot be sent.
+    """
+    ours = [*core.connect().headers.raw_items(), ("User-Agent", f"hypersockets/{__version__}")]
+    headers = {name.lower(): (name, value) for name, value in ours}
+    for name, value in check_headers("headers", request.headers).items():
+        headers[name.lower()] = (name, value)
+    return headers
+
+
+def ask(core: ClientProtocol, request: OpenRequest) -> bytes:
+    """Return the bytes of the handshake's request.
+
+    Raises:
+        ConfigurationError: A header cannot be sent.
+    """
+    headers = headers_to_send(core, request).values()
+    lines = [f"GET {core.uri.resource_name} HTTP/1.1", *(f"{name}: {value}" for name, value in headers)]
+    return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
+
+
+@attrs.frozen
+class Head:
+    """The head of an HTTP response, and what came in one packet with it."""
+
+    response: Response
+    raw: bytes
+    """The head's own bytes."""
+    rest: bytes
+    """The bytes after it."""
+
+
+async def read_head(stream: ByteStream, who: str) -> Head:
+    """Read the head of an HTTP response. A body is not read.
+
+    Its size is bounded by the core's parser: 128 lines of 8 KiB.
+
+    Args:
+        stream: Where the request was sent to.
+        who: Whose response it is, for the text of errors.
+
+    Raises:
+        ConnectError: It is not HTTP, or the connection broke or ended.
+    """
+    reader = StreamReader()
+    # "proxy" means here: there is no body to be read, and HTTP/1.0 will do.
+    parser = Response.parse(reader.read_line, reader.read_exact, reader.read_to_eof, proxy=True)
+    raw = b""
+    while True:
+        try:
+            next(parser)
+        except StopIteration as done:
+            rest = bytes(reader.buffer)
+            return Head(done.value, raw[: len(raw) - len(rest)], rest)
+        except EOFError as error:
+            raise ConnectError(f"{who} ended the connection in the middle of its response to the handshake") from error
+        except Exception as error:  # whatever the parser raises means the same; nothing is awaited in it
+            raise ConnectError(f"{who} did not answer the handshake in HTTP: {mask_text(str(error))}") from error
+        data = await _read(stream, who)
+        raw += data
+        if data:
+            reader.feed_data(data)
+        else:
+            reader.feed_eof()
+
+
+async def _read(stream: ByteStream, who: str) -> bytes:
+    try:
+        return await stream.receive(_READ_SIZE)
+    except anyio.EndOfStream:
+        return b""
+    except STREAM_ERRORS as error:
+        raise broken(who, error) from error
+
+
+def broken(who: str, error: Exception) -> ConnectError:
+    """Return the error for a stream that broke before the handshake was over."""
+    why = mask_text(str(error.__cause__ or error)) or "reset"
+    return ConnectError(f"the connection broke during the handshake with {who}: {why}")
+
+
+async def exchange(stream: ByteStream, request: bytes, who: str) -> Head:
+    """Send the request of a handshake and read the head of the response.
+
+    Raises:
+        ConnectError: The connection broke or ended, or the response is not HTTP.
+    """
+    try:
+        await stream.send(request)
+    except STREAM_ERRORS as error:
+        raise broken(who, error) from error
+    return await read_head(stream, who)
+
+
+def accept(core: ClientProtocol, response: Response, request: OpenRequest) -> None:
+    """Check the server's response and take over what it chose.
+
+    Raises:
+        HandshakeRejectedError: It is not 101.
+        ConnectError: It is a 101 that breaks the protocol.
+    """
+    if response.status_code != 101:
+        raise rejection(request, response)
+    try:
+        core.process_response(response)
+    except InvalidHandshake as error:
+        why = mask_text(str(error))
+        raise ConnectError(f"{mask_url(request.url)} answered the handshake wrongly: {why}") from error
+
+
+def header_dict(headers: Headers) -> dict[str, str]:
+    """Return headers with names in lower case; the values of a repeated one are joined by commas."""
+    return {name.lower(): ", ".join(headers.get_all(name)) for name in headers}
+
+
+def rejection(request: OpenRequest, response: Response, why: str = "") -> HandshakeRejectedError:
+    """Return the error for a response that is not 101; with ``why``, for a redirect that is not followed."""
+    headers = header_dict(response.headers)
+    phrase = mask_text(f"{response.status_code} {response.reason_phrase}".strip())
+    return HandshakeRejectedError(
+        f"{mask_url(request.url)} refused the handshake: HTTP {phrase}{why}",
+        status=response.status_code,
+        headers=headers,
+        retry_after=parse_retry_after(headers.get("retry-after", "")),
+        retryable=not why,
+    )
+
+
+def parse_retry_after(text: str) -> float | None:
+    """Return what a ``Retry-After`` header asks for, in seconds, at least 0; ``None`` if it makes no sense."""
+    text = text.strip()
+    if _NUMBER.fullmatch(text):
+        seconds = float(text)
+        return max(0.0, seconds) if math.isfinite(seconds) else None
+    try:
+        when = parsedate_to_datetime(text)
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
+    if when.tzinfo is None:  # "-0000": the date is in UTC, and its author's zone is not known
+        when = when.replace(tzinfo=timezone.utc)
+    return max(0.0, (when - datetime.now(timezone.utc)).total_seconds())
+
+
+def redirected(request: OpenRequest, response: Response) -> OpenRequest | None:
+    """Return the request to make instead when the response is a redirect, ``None`` when it is none.
+
+    Secrets stay with the origin (scheme, host and port) that they were meant for.
+
+    Raises:
+        HandshakeRejectedError: A redirect that may not be followed.
+    """
+    if response.status_code not in _REDIRECTS:
+        return None
+    location = header_dict(response.headers).get("location", "").strip()
+    try:
+        joined = urldefrag(urljoin(request.url, location)).url
+        scheme, separator, rest = joined.partition(":")
+        url = check_url("the redirect's URL", _SCHEMES.get(scheme.lower(), scheme) + separator + rest)
+    except ValueError as error:  # a ConfigurationError is one as well
+        raise rejection(request, response, f", to a place that cannot be connected to: {error}") from None
+    if not location:
+        raise rejection(request, response, ", a redirect without a Location")
+    here, there = parse_target(request.url), parse_target(url)
+    if here.secure and not there.secure:
+        raise rejection(request, response, f", to {mask_url(url)}: it would leave TLS, so it is not followed")
+    if (here.secure, here.host, here.port) == (there.secure, there.host, there.port):
+        user = urlsplit(request.url).netloc.rpartition("@")[0]
+        if user and there.username is None:
+            url = url.replace("://", f"://{user}@", 1)
+        return attrs.evolve(request, url=url)
+    headers = {name: value for name, value in request.headers.items() if name.lower() not in _ONLY_HERE}
+    return attrs.evolve(request, url=url, headers=headers)
+
+
+async def open_within(
+    request: OpenRequest, attempt: Callable[[OpenRequest], Awaitable[_Opened | OpenRequest]]
+) -> _Opened:
+    """Call ``attempt``, again for each redirect that it returns, all within ``open_timeout``.
+
+    Raises:
+        OpenTimeoutError: It took too long.
+        ConnectError: Too many redirects.
+    """
+    asked = request
+    try:
+        with anyio.fail_after(request.open_timeout):
+            for _ in range(1 + MAX_REDIRECTS):
+                opened = await attempt(asked)
+                if not isinstance(opened, OpenRequest):
+                    return opened
+                asked = opened
+    except TimeoutError:
+        raise OpenTimeoutError(
+            f"the opening handshake with {mask_url(asked.url)} was not over within {request.open_timeout:g} s"
+        ) from None
+    raise ConnectError(f"{mask_url(request.url)} redirected more than {MAX_REDIRECTS} times", retryable=False)

@@ -1,0 +1,140 @@
+"""Whether the peer is alive: one timer per session over all deadlines that concern it."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Iterable
+
+import anyio
+
+from ._bell import Bell
+from ._errors import ConnectionLostError, HeartbeatTimeoutError, IdleTimeoutError
+from ._heartbeat import Beats, Quiet
+from ._lanes import Lane
+
+__all__ = ["Liveness"]
+
+logger = logging.getLogger("hypersockets")
+
+BLOCKED_WARNING = 5.0
+"""Seconds for which reading may be stopped by full lanes before the log says so."""
+
+
+class Liveness:
+    """The clocks of one ready session: heartbeat, protocol pings, silence, stale routes.
+
+    While reading is stopped by our own full lanes no deadline runs: the silence is ours. The beats go on.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        lanes: Iterable[Lane],
+        on_beat: Callable[[], None],
+        on_ping: Callable[[], None],
+        on_stale: Callable[[Lane, float], None],
+        on_loss: Callable[[ConnectionLostError], None],
+    ) -> None:
+        self._name = name
+        self._lanes = lanes
+        self._on_beat = on_beat
+        self._on_ping = on_ping
+        self._on_stale = on_stale
+        self._on_loss = on_loss
+        self._bell = Bell()
+        self.heartbeat: Beats | None = None
+        self.pings: Beats | None = None
+        self.quiet: Quiet | None = None
+        self._paused_at: float | None = None
+        """Since when reading is stopped. ``None`` while it is not."""
+        self._warned = False
+        self._is_paused_for_good = False
+
+    def heard(self) -> None:
+        """Take a sign of life: frames of any kind have arrived."""
+        if self.quiet is not None:
+            self.quiet.heard(anyio.current_time())
+
+    def pong(self) -> None:
+        """Take the answer to all protocol pings."""
+        assert self.pings is not None  # whoever pings does it by this clock
+        self.pings.answered()
+
+    def pause(self, *, for_good: bool = False) -> None:
+        """Stop all deadlines: reading is stopped. The log says so if that lasts, unless it is ``for_good``."""
+        self._paused_at = anyio.current_time()
+        self._is_paused_for_good = self._warned = for_good
+        self._bell.ring()
+
+    def resume(self) -> None:
+        """Let the deadlines run on from where they were."""
+        if self._paused_at is not None and not self._is_paused_for_good:
+            since, self._paused_at = self._paused_at, None
+            now = anyio.current_time()
+            for clock in (self.heartbeat, self.pings, self.quiet):
+                if clock is not None:
+                    clock.paused(since, now)
+            for lane in self._lanes:
+                lane.last_put = now - max(0.0, since - lane.last_put)
+            self._bell.ring()
+
+    def look_again(self) -> None:
+        """Take note that a clock or a lane was added."""
+        self._bell.ring()
+
+    async def run(self) -> None:
+        """Sleep from deadline to deadline until cancelled, or until the peer is dead."""
+        while True:
+            wake_at = self._check(anyio.current_time())
+            if wake_at is None:
+                return
+            with anyio.CancelScope(deadline=wake_at):
+                await self._bell.wait()
+
+    def _check(self, now: float) -> float | None:
+        """Do what is due; return when something will be next (``None``: the peer is dead)."""
+        wake_at = [math.inf]
+        for beats, beat in ((self.heartbeat, self._on_beat), (self.pings, self._on_ping)):
+            if beats is not None:
+                if beats.due(now):
+                    beat()
+                wake_at.append(beats.next_at)
+        if self._paused_at is not None:
+            wake_at.append(self._warn(now, self._paused_at))
+            return min(wake_at)
+        for clock, loss, what in (
+            (self.heartbeat, HeartbeatTimeoutError, "no answer to a heartbeat"),
+            (self.pings, HeartbeatTimeoutError, "no pong"),
+            (self.quiet, IdleTimeoutError, "no frame of any kind"),
+        ):
+            if clock is not None:
+                if clock.deadline <= now:
+                    self._on_loss(loss(f"{what} for {clock.timeout:g} s", code=1011, by="us"))
+                    return None
+                wake_at.append(clock.deadline)
+        for lane in self._lanes:
+            if lane.stale_after is not None and not lane.told_stale:
+                stale_at = lane.last_put + lane.stale_after
+                if stale_at <= now:
+                    lane.told_stale = True
+                    self._on_stale(lane, now - lane.last_put)
+                else:
+                    wake_at.append(stale_at)
+        return min(wake_at)
+
+    def _warn(self, now: float, since: float) -> float:
+        if self._warned:
+            return math.inf
+        if now < since + BLOCKED_WARNING:
+            return since + BLOCKED_WARNING
+        self._warned = True
+        full = [lane.key for lane in self._lanes if len(lane) >= lane.capacity]
+        logger.warning(
+            "%s: reading has been stopped for %.0f s, for what was received is not handled; full lanes: %r",
+            self._name,
+            now - since,
+            full,
+        )
+        return math.inf

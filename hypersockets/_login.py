@@ -1,0 +1,88 @@
+"""The first thing on every connection: auth, as a message and its answer, or as a conversation."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import anyio
+import attrs
+
+from ._auth import Auth, AuthProvider
+from ._calls import call
+from ._errors import (
+    AuthenticationError,
+    AuthenticationRejectedError,
+    AuthenticationTimeoutError,
+    HyperSocketError,
+)
+from ._inbox import Inbox
+from ._message import Frame, as_message
+
+__all__ = ["Channel", "authenticate"]
+
+
+@attrs.define(eq=False)
+class Channel:
+    """The :class:`AuthChannel` of one connection."""
+
+    url: str = attrs.field(repr=False)
+    subprotocol: str | None
+    headers: Mapping[str, str] = attrs.field(repr=False)
+    inbox: Inbox = attrs.field(repr=False)
+    write: Callable[[Frame], Awaitable[None]] = attrs.field(repr=False)
+
+    async def receive(self) -> Frame:
+        """Wait for the next frame and take it."""
+        frame, size = await self.inbox.receive()
+        self.inbox.release(size)
+        return frame
+
+    async def send(self, message: Frame) -> None:
+        """Send one message."""
+        await self.write(as_message(message))
+
+
+async def authenticate(auth: Auth, channel: Channel, *, timeout: float) -> None:
+    """Return once the server has accepted.
+
+    Raises:
+        AuthenticationRejectedError: It has not.
+        AuthenticationTimeoutError: No verdict in time.
+        AuthenticationError: The user's code raised; that is the ``__cause__``.
+        ConnectionLostError: The connection has ended.
+    """
+    with anyio.move_on_after(timeout) as scope:
+        try:
+            if isinstance(auth, AuthProvider):
+                await _exchange(auth, channel)
+            else:
+                await call(auth, channel)
+        except HyperSocketError:
+            raise
+        except Exception as error:
+            raise AuthenticationError(f"the auth provider raised {type(error).__name__}") from error
+    if scope.cancelled_caught:
+        raise AuthenticationTimeoutError(f"no verdict on the credentials within {timeout:g} s")
+
+
+async def _exchange(provider: Any, channel: Channel) -> None:
+    """Send the auth message; ask the provider about frames until it has a verdict."""
+    message = await call(provider.get_auth_message)
+    if message is None:
+        return
+    await channel.send(message)
+    validate = getattr(provider, "validate_auth_response", None)
+    if validate is None:
+        return
+    passed_over: list[tuple[Frame, int]] = []
+    try:
+        verdict = None
+        while verdict is None:
+            passed_over.append(await channel.inbox.receive())
+            verdict = await call(validate, passed_over[-1][0])
+        channel.inbox.release(passed_over.pop()[1])
+    finally:
+        channel.inbox.put_back(passed_over)
+    if not verdict:
+        raise AuthenticationRejectedError("the server rejected the credentials")

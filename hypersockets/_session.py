@@ -1,0 +1,319 @@
+"""One connection, from opening to end: one task group, of which nothing is left afterwards.
+
+Order: handshake, auth, subscriptions, heartbeat, ``Connected``. Then it serves until something ends it. Its
+children are reader, writer, dispatch and liveness. A session returns why it ended; it raises only for bugs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import anyio
+import attrs
+
+from ._asking import ask_clocks, ask_url, make_request
+from ._bell import Bell
+from ._children import Children
+from ._core import Core
+from ._dispatch import Dispatch
+from ._errors import (
+    ConnectError,
+    ConnectionLostError,
+    HandshakeRejectedError,
+    HyperSocketError,
+    OpenTimeoutError,
+    SubscriptionRefusedError,
+)
+from ._events import Connecting, ErrorOccurred, RouteStale
+from ._inbox import Inbox
+from ._lanes import Lane
+from ._liveness import Liveness
+from ._login import Channel, authenticate
+from ._message import Frame
+from ._pulse import Pulse
+from ._redact import mask_url
+from ._state import ConnectionState
+from ._subscribing import keep_subscribed, subscribe_all
+from ._subscriptions import Wanted
+from ._transport import Connector, OpenRequest, Transport, discard
+from ._wire import Wire
+
+__all__ = ["Ended", "Session"]
+
+FAREWELL = 1.0
+"""Seconds that the writing of a close frame may take, and for which the peer may answer one of ours."""
+
+
+@attrs.frozen
+class Ended:
+    """Why a session ended, and for how many seconds it had been ready (``None``: it never was)."""
+
+    error: HyperSocketError
+    ready_for: float | None
+
+
+class Session:
+    """A connection, restored and kept."""
+
+    def __init__(self, core: Core, connector: Connector, url: str | Callable[[], Any]) -> None:
+        self._core = core
+        self._config = core.config
+        self._connector = connector
+        self._url_source = url
+        self.url = url if isinstance(url, str) else ""
+        self.subprotocol: str | None = None
+        self._inbox = Inbox()
+        self._dispatch = Dispatch(core, self._inbox, on_verdict=self._on_verdict, on_overflow=self._on_overflow)
+        self._pulse = Pulse()
+        self._liveness = Liveness(
+            name=core.name,
+            lanes=core.lanes,
+            on_beat=self._pulse.beat_is_due,
+            on_ping=self._pulse.ping_is_due,
+            on_stale=self._on_stale,
+            on_loss=self._on_dead_peer,
+        )
+        self._wire: Wire | None = None
+        """``None`` until the connection is open."""
+        self._why: HyperSocketError | None = None
+        """Why it ends. ``None`` while nothing has ended it."""
+        self._ready_at: float | None = None
+        self._farewell: tuple[int, str] | None = None
+        """Code and reason of the close frame that the loss wants sent."""
+        self._linger = 0.0
+        self._is_authenticating = False
+        self._opening = anyio.CancelScope()
+        self._serving = anyio.CancelScope()
+        self._flushing = anyio.CancelScope()
+        self._dispatched = anyio.Event()
+        self.progress = Bell()
+        """Rung when a subscription has come further, or another one is wanted."""
+
+    # The life of a session.
+
+    async def run(self) -> Ended:
+        """Open, restore, serve; return why it ended."""
+        self._core.counters.connect_attempts += 1
+        try:
+            # One scope around all, whose deadline goes once the connection is open: a scope that ended inside
+            # the connector's context would cross those that the connector has open.
+            with self._opening:
+                self._opening.deadline = anyio.current_time() + self._config.open_timeout
+                async with self._connector.open(await self._request()) as transport:
+                    self._opening.deadline = math.inf
+                    try:
+                        await self._live(transport)
+                    finally:
+                        self._abandon()  # not earlier: until its tasks are gone more may come
+        except HyperSocketError as error:
+            if isinstance(error, HandshakeRejectedError):
+                error.epoch = self._core.epoch
+            self._why = self._why or error
+        except OSError as error:  # from a user's Connector
+            self._why = ConnectError(f"the connector raised {type(error).__name__}")
+            self._why.__cause__ = error
+        if self._why is None:
+            self._why = OpenTimeoutError(f"the connection was not open within {self._config.open_timeout:g} s")
+        ready_for = None if self._ready_at is None else (self._core.lost_at or 0.0) - self._ready_at
+        return Ended(self._why, ready_for)
+
+    async def _request(self) -> OpenRequest:
+        """Ask for URL and headers; say where this attempt goes to."""
+        try:
+            self.url = await ask_url(self._url_source)
+        finally:
+            self._core.emit(Connecting, url=mask_url(self.url))
+        return await make_request(self._config, self.url, on_activity=self._liveness.heard)
+
+    async def _live(self, transport: Transport) -> None:
+        """Run everything that an open connection needs, until it ends."""
+        self.subprotocol = getattr(transport, "subprotocol", None)
+        self._core.subscriptions.start_connection()
+        async with anyio.create_task_group() as group:
+            children = Children(group)
+            try:
+                self._wire = wire = Wire(
+                    self._core, transport, self._inbox, self._liveness, on_lost=self._on_lost, on_broken=self._on_broken
+                )
+                group.start_soon(self._run_dispatch, name="hypersockets.dispatch")
+                children.start("reader", wire.read)
+                children.start("writer", wire.write)
+                with self._serving:
+                    await self._serve(children, transport, wire)
+                if self._why is None:
+                    await self._leave(children, transport)
+                else:
+                    await self._part(children, transport, wire)
+            except anyio.get_cancelled_exc_class():
+                self._why = self._why or ConnectionLostError("the client was cancelled", by="us")
+                self._core.move(ConnectionState.CLOSING)  # nothing but the end of the client cancels a session
+                self._core.session_lost(self, None)
+                await self._say_goodbye(transport, *(self._core.closing or (1000, "")))  # noqa: ASYNC102 - shielded and bounded there
+                raise
+            finally:
+                children.stop()
+            group.cancel_scope.cancel()
+
+    async def _run_dispatch(self) -> None:
+        await self._dispatch.run()
+        self._dispatched.set()
+
+    async def _serve(self, children: Children, transport: Transport, wire: Wire) -> None:
+        """Restore the session, then keep its subscriptions as the user wants them, until it ends."""
+        try:
+            await self._restore(transport, wire)
+        except HyperSocketError as error:
+            self.end(error, farewell=(1000, ""))
+        else:
+            # The ack that was waited for may have come in one go with the end: then the task was awake already, and
+            # runs on until its next await.
+            if not self._serving.cancel_called:
+                self._become_ready(children, transport, wire)
+                await keep_subscribed(self._core, wire, self.progress)
+
+    async def _restore(self, transport: Transport, wire: Wire) -> None:
+        """Do, in this order, what must come before ready."""
+        config, core = self._config, self._core
+        if config.auth is not None:
+            core.move(ConnectionState.AUTHENTICATING)
+            headers = getattr(transport, "response_headers", {})
+            channel = Channel(self.url, self.subprotocol, headers, self._inbox, wire.send)
+            self._is_authenticating = True
+            await authenticate(config.auth, channel, timeout=config.auth_timeout)
+            self._is_authenticating = False
+            if self._inbox.end is not None:
+                raise self._inbox.end
+        clocks = await ask_clocks(config)
+        self._dispatch.start()
+        if len(core.subscriptions):
+            core.move(ConnectionState.SUBSCRIBING)
+            await subscribe_all(core, wire, self.progress)
+        clocks.start(self._liveness, anyio.current_time())
+
+    def _become_ready(self, children: Children, transport: Transport, wire: Wire) -> None:
+        children.start("liveness", self._liveness.run)
+        if self._config.ping_interval is not None:
+            children.start("pings", partial(self._pulse.ping, transport, self._on_pong))
+        if self._config.heartbeat is not None:
+            message = self._config.heartbeat.message
+            children.start("heartbeat", partial(self._pulse.beat, message, wire, self._on_no_beat))
+        self._ready_at = anyio.current_time()
+        self._core.lanes.on_silence = self._liveness.look_again
+        self._core.session_ready(self)
+        self._dispatch.open_lanes()
+        wire.serve_users(True)
+
+    def post(self, message: Frame) -> None:
+        """Send a message of the session's own, soon."""
+        if self._wire is not None:
+            self._wire.post(message)
+
+    # The end of a session.
+
+    def end(self, error: HyperSocketError, *, farewell: tuple[int, str] | None = None, linger: float = 0.0) -> None:
+        """Lose the session; only the first call counts.
+
+        Args:
+            error: Why.
+            farewell: Code and reason of a close frame to send.
+            linger: Seconds for which the peer may still speak after it; what it says is handled.
+        """
+        if self._why is None:
+            self._why, self._farewell, self._linger = error, farewell, linger
+            assert self._wire is not None  # what is not open yet cannot be lost
+            self._wire.serve_users(False)  # what they send belongs to the next session now
+            self._core.session_lost(self, error)
+            self._serving.cancel()
+
+    def leave(self) -> None:
+        """End the session because the client is being closed: handlers may finish, then the close handshake."""
+        if self._wire is None:
+            self._why = self._why or ConnectionLostError("the client was closed", by="us")
+            self._opening.cancel()
+        self._serving.cancel()
+        self._flushing.cancel()
+
+    async def _part(self, children: Children, transport: Transport, wire: Wire) -> None:
+        """Take leave of a connection that is lost: nothing that it gave us is."""
+        if self._farewell is not None:
+            await self._say_goodbye(transport, *self._farewell)
+        with anyio.move_on_after(self._linger):
+            await wire.read_to_end.wait()
+        children.stop()
+        self._dispatch.finish()
+        with self._flushing:
+            await self._dispatched.wait()
+        if not self._dispatched.is_set():  # the client is being closed meanwhile, and that has bounds
+            await self._core.drain(self._dispatched)
+
+    async def _leave(self, children: Children, transport: Transport) -> None:
+        """Close as the user wants: stop reading, let handlers finish, then the close handshake."""
+        children.stop("reader")
+        self._liveness.pause(for_good=True)  # heartbeats go on, and nobody listens for their answers
+        self._dispatch.finish()
+        await self._core.drain(self._dispatched)
+        await self._say_goodbye(transport, *(self._core.closing or (1000, "")))
+        children.stop()
+        with anyio.move_on_after(self._config.close_timeout):
+            await children.ended("reader")  # its cancellation may not have come to it yet, and two cannot read at once
+            await discard(transport)
+        self._why = self._why or ConnectionLostError("the client was closed", by="us")
+        self._core.session_lost(self, None)
+
+    async def _say_goodbye(self, transport: Transport, code: int, reason: str) -> None:
+        """Write a close frame, behind a frame that is half written; cancellation waits for it."""
+        with anyio.move_on_after(FAREWELL, shield=True):
+            await transport.close(code, reason)
+
+    def _abandon(self) -> None:
+        """Count what has come to no lane and will come to none."""
+        abandoned = self._dispatch.abandon()
+        if abandoned:
+            self._core.dropped(None, abandoned, "closed")
+
+    # What the children report.
+
+    def _on_lost(self, error: ConnectionLostError) -> None:
+        # During auth the last frames count: the verdict often stands in them. The channel raises after them.
+        if not self._is_authenticating:
+            self.end(error)
+
+    def _on_broken(self, error: ConnectionLostError) -> None:
+        self.end(error, farewell=(1007, ""))
+
+    def _on_verdict(self, wanted: Wanted, confirmed: bool) -> None:
+        self.progress.ring()
+        if confirmed:
+            return
+        shown = "" if wanted.subscription.key is None else f" {wanted.key!r}"
+        error = SubscriptionRefusedError(f"the server refused the subscription{shown}", key=wanted.key)
+        if self._core.epoch > 0:
+            self._core.emit(ErrorOccurred, error=error)
+        elif self._why is None:
+            self.end(error, farewell=(1000, ""))
+        else:  # the refusal came before the loss did
+            self._why = error
+
+    def _on_overflow(self, lane: Lane) -> None:
+        self.end(ConnectionLostError(f"the lane of {lane.key!r} is full", code=1000, by="us"), farewell=(1000, ""))
+
+    def _on_stale(self, lane: Lane, silent_for: float) -> None:
+        self._core.emit(RouteStale, key=lane.key, silent_for=silent_for)
+
+    def _on_dead_peer(self, error: ConnectionLostError) -> None:
+        self.end(error, farewell=(1011, ""))
+
+    def _on_no_beat(self, error: ConnectionLostError) -> None:
+        self.end(error, farewell=(1000, ""))
+
+    def _on_pong(self, latency: float) -> None:
+        self._core.counters.latency = latency
+        self._liveness.pong()
+
+    @property
+    def queued(self) -> int:
+        """How many received messages are in no lane yet."""
+        return len(self._inbox.frames) + self._dispatch.held

@@ -1,0 +1,237 @@
+"""WebSocket over any byte stream of anyio's, on every backend.
+
+Rules of this file: the reader waits for bytes and for nothing else. What the core wants to say while
+reading (pongs, a close reply) is written by a task that lives only as long as there is something to
+write; were the reader to write itself, two peers that flood each other would wait for ever.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+from typing import Final
+
+import anyio
+import attrs
+from anyio.abc import ByteStream, TaskGroup
+from websockets.client import ClientProtocol
+
+from ._checks import check_close_code
+from ._dial import dial
+from ._endings import GRACE, STREAM_ERRORS, cut, cutting, cutting_on_error, linger, own_loss, plain_group
+from ._errors import ConnectionLostError
+from ._handshake import Head, accept, ask, exchange, header_dict, new_core, open_within, redirected
+from ._redact import mask_url
+from ._stream_protocol import StreamProtocol
+from ._transport import OpenRequest, Transport
+from ._writer import Writer
+
+__all__ = ["StreamConnector", "StreamTransport"]
+
+_READ_SIZE: Final = 65536
+
+
+@attrs.define(eq=False)
+class _Ping:
+    answered: anyio.Event = attrs.field(factory=anyio.Event)
+    at: float | None = None  # None: not answered
+
+
+@attrs.define(eq=False)
+class StreamTransport:
+    """One open connection; made by :meth:`StreamConnector.open`, and usable within it."""
+
+    subprotocol: str | None
+    """What the server chose."""
+    response_headers: Mapping[str, str]
+    """The headers of the server's handshake response, names in lower case."""
+    _stream: ByteStream
+    _protocol: StreamProtocol
+    _writer: Writer
+    _on_activity: Callable[[], None]
+    _has_lingered: bool = False
+    _early: list[str | bytes] = attrs.field(factory=list)  # came in one packet with the handshake's response
+    _pings: dict[bytes, _Ping] = attrs.field(factory=dict)  # unanswered, oldest first
+    _ping_numbers: itertools.count[int] = attrs.field(factory=itertools.count)
+
+    @classmethod
+    def start(
+        cls, core: ClientProtocol, head: Head, stream: ByteStream, tasks: TaskGroup, request: OpenRequest
+    ) -> StreamTransport:
+        """Return the transport for a handshake that went well; it runs its tasks in ``tasks``."""
+        protocol = StreamProtocol(core, request.decode_text)
+        writer = Writer(stream, tasks, protocol)
+        headers = header_dict(head.response.headers)
+        transport = cls(core.subprotocol, headers, stream, protocol, writer, request.on_activity)
+        if head.rest:
+            transport._early = transport._digest(head.rest)
+        return transport
+
+    async def receive(self) -> Sequence[str | bytes]:
+        """Wait for data and return all whole messages that it completes, at least one.
+
+        Raises:
+            ConnectionLostError: The connection has ended, and every message before that was given out.
+        """
+        messages, self._early = self._early, []
+        while not messages:
+            if self._protocol.loss is not None:
+                if self._protocol.failed and not self._has_lingered:
+                    self._has_lingered = True
+                    await linger(self._stream)
+                raise self._protocol.loss.error()
+            try:
+                data = await self._stream.receive(_READ_SIZE)
+            except anyio.EndOfStream:
+                self._end(None)
+            except STREAM_ERRORS as error:
+                self._end(error)
+            else:
+                messages = self._digest(data)
+        return messages
+
+    async def send(self, message: str | bytes) -> None:
+        """Write one whole message. Cancelled before its first byte, it is not sent at all.
+
+        Raises:
+            ConnectionLostError: The connection has ended, or a close frame was sent.
+        """
+        self._check_open()
+        outgoing = self._protocol.queue(message)
+        try:
+            await self._writer.flush()
+        finally:
+            self._protocol.withdraw(outgoing)
+        if not outgoing.taken:  # a close frame went first
+            raise self._protocol.why_not_open().error()
+
+    async def ping(self) -> float:
+        """Send a ping, wait for its pong or a later one's, return the seconds between.
+
+        Raises:
+            ConnectionLostError: The connection has ended.
+        """
+        self._check_open()
+        payload = next(self._ping_numbers).to_bytes(8, "big")
+        ping = self._pings[payload] = _Ping()
+        sent_at = anyio.current_time()
+        try:
+            self._protocol.ping(payload)
+            await self._writer.flush()
+            await ping.answered.wait()
+        finally:
+            self._pings.pop(payload, None)
+        if ping.at is None:
+            raise self._protocol.why_not_open().error()
+        return ping.at - sent_at
+
+    async def close(self, code: int = 1000, reason: str = "") -> None:
+        """Send a close frame; do nothing if one was sent or the connection has ended.
+
+        Args:
+            code: 1000 to 1003, 1007 to 1014 or 3000 to 4999.
+            reason: Cut to the 123 bytes that fit.
+
+        Raises:
+            ValueError: The code must not be sent.
+        """
+        check_close_code(code)
+        if not self._protocol.is_open:
+            return
+        self._protocol.close(code, reason)
+        with suppress(ConnectionLostError):
+            await self._writer.flush()
+
+    async def discard(self) -> None:
+        """After :meth:`close`: throw away what still comes, until the connection has ended."""
+        while self._protocol.loss is None:
+            try:
+                data = await self._stream.receive(_READ_SIZE)
+            except anyio.EndOfStream:
+                self._end(None)
+            except STREAM_ERRORS as error:
+                self._end(error)
+            else:
+                self._protocol.skip(data)
+
+    def _check_open(self) -> None:
+        if not self._protocol.is_open:
+            raise self._protocol.why_not_open().error()
+
+    # Reading
+
+    def _digest(self, data: bytes) -> list[str | bytes]:
+        before = self._protocol.frames
+        messages = self._protocol.feed(data)
+        for payload in self._protocol.pongs:
+            self._answer(payload)
+        if self._protocol.frames > before:
+            self._on_activity()
+        if self._protocol.loss is not None:
+            self._wake_pings()
+        self._writer.reply()
+        return messages
+
+    def _answer(self, payload: bytes) -> None:
+        while payload in self._pings:  # a pong answers the pings before its own too
+            ping = self._pings.pop(next(iter(self._pings)))
+            ping.at = anyio.current_time()
+            ping.answered.set()
+
+    def _end(self, cause: Exception | None) -> None:
+        self._protocol.end(cause)
+        self._wake_pings()
+
+    def _wake_pings(self) -> None:
+        for ping in self._pings.values():
+            ping.answered.set()
+
+    async def leave(self) -> None:
+        """Cut the connection. Only a close frame that the peer is owed gets a moment to leave."""
+        async with cutting(self._stream):  # asyncio's own task.cancel() pays no heed to shields
+            try:
+                await self._writer.stop(finish=self._protocol.is_answering_close)
+            finally:
+                self._protocol.loss = self._protocol.loss or own_loss(None)
+                self._wake_pings()
+
+
+@attrs.frozen
+class StreamConnector:
+    """Opens connections over anyio's byte streams, the default on both backends."""
+
+    open_stream: Callable[[OpenRequest], Awaitable[ByteStream]] | None = None
+    """Opens the byte stream, TLS included; ``None`` dials TCP, TLS and proxies as the request says."""
+
+    @asynccontextmanager
+    async def open(self, request: OpenRequest) -> AsyncGenerator[Transport, None]:
+        """Open a connection on entering, cut it on leaving.
+
+        Raises:
+            ConfigurationError: A header, the host or the proxy cannot be used.
+            ConnectError: No connection, TLS failed, or the handshake did.
+            HandshakeRejectedError: The server answered with something else than 101.
+            OpenTimeoutError: It took longer than ``open_timeout``.
+        """
+        async with plain_group() as tasks:
+            transport = await open_within(request, partial(self._attempt, tasks))
+            try:
+                yield transport
+            finally:
+                with anyio.move_on_after(3 * GRACE, shield=True):
+                    await transport.leave()
+
+    async def _attempt(self, tasks: TaskGroup, request: OpenRequest) -> StreamTransport | OpenRequest:
+        core = new_core(request)
+        asking = ask(core, request)
+        stream = await (self.open_stream or dial)(request)
+        async with cutting_on_error(stream):
+            head = await exchange(stream, asking, mask_url(request.url))
+            redirect = redirected(request, head.response)
+            if redirect is None:
+                accept(core, head.response, request)
+                return StreamTransport.start(core, head, stream, tasks, request)
+        await cut(stream)
+        return redirect

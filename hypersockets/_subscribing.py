@@ -1,0 +1,108 @@
+"""Tell a connection what the user wants to be subscribed to."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import anyio
+
+from ._asking import ask
+from ._bell import Bell
+from ._core import Core
+from ._errors import ConnectError, HyperSocketError, SubscriptionRefusedError, SubscriptionTimeoutError
+from ._events import ErrorOccurred
+from ._message import as_message
+from ._subscriptions import SubscriptionSet, Wanted
+from ._wire import Wire
+
+__all__ = ["confirmation", "keep_subscribed", "subscribe_all"]
+
+
+async def subscribe_all(core: Core, wire: Wire, progress: Bell) -> None:
+    """Send all subscriptions, in order, without waiting for each other; then wait for their acks.
+
+    Raises:
+        ConnectError: A user's callable raised.
+        SubscriptionTimeoutError: Not all acks came within ``subscribe_timeout`` seconds.
+    """
+    subscriptions, timeout = core.subscriptions, core.config.subscribe_timeout
+    with anyio.move_on_after(timeout) as scope:
+        while not subscriptions.is_settled:
+            for wanted in subscriptions.unsent():
+                await _send(core, wire, wanted, progress)
+                scope.deadline = anyio.current_time() + timeout  # it is the acks that have so long
+            await progress.wait()
+        return
+    missing = [wanted for wanted in subscriptions if not wanted.is_settled]
+    raise SubscriptionTimeoutError(
+        f"{len(missing)} of {len(subscriptions)} subscriptions were not confirmed within {timeout:g} s",
+        keys=tuple(wanted.key for wanted in missing),
+    )
+
+
+async def keep_subscribed(core: Core, wire: Wire, progress: Bell) -> None:
+    """Send what becomes wanted while the session is ready, until cancelled."""
+    while True:
+        for wanted in core.subscriptions.unsent():
+            try:
+                await _send(core, wire, wanted, progress)
+            except HyperSocketError as error:  # this one cannot be had; the session is not to blame
+                core.emit(ErrorOccurred, error=error)
+                core.subscriptions.drop(wanted)
+                wanted.settle(False)
+        await progress.wait()
+
+
+async def _send(core: Core, wire: Wire, wanted: Wanted, progress: Bell) -> None:
+    subscriptions = core.subscriptions
+    message = wanted.subscription.message
+    if callable(message):
+        try:
+            message = as_message(await ask("subscription", message, core.resume_point()))
+        except (TypeError, ValueError) as error:
+            raise ConnectError(f"the subscription callable gave no message: {error}") from error
+        if subscriptions.get(wanted.key) is not wanted or wanted.was_sent:
+            return  # unsubscribed while it was asked for
+    subscriptions.sending(wanted)
+    wire.post(message, partial(_sent, subscriptions, wanted, progress))
+
+
+def _sent(subscriptions: SubscriptionSet, wanted: Wanted, progress: Bell) -> None:
+    subscriptions.sent(wanted)
+    progress.ring()
+
+
+async def confirmation(core: Core, wanted: Wanted, *, from_handler: bool) -> None:
+    """Wait until a session has confirmed an entry, however many it takes.
+
+    Raises:
+        SubscriptionRefusedError, SubscriptionTimeoutError: It is then no longer wanted.
+        ClientClosedError: The client has ended; for a handler, it is closing.
+    """
+    bell = Bell()
+    verdicts: list[bool] = []
+
+    def settled(verdict: bool) -> None:
+        verdicts.append(verdict)
+        bell.ring()
+
+    wanted.watchers.append(settled)
+    core.watchers.add(bell)
+    try:
+        while not verdicts:
+            session = core.session
+            with anyio.move_on_after(core.config.subscribe_timeout if session is not None else None) as scope:
+                await bell.wait()
+            core.must_be_open(from_handler=from_handler)
+            if scope.cancelled_caught and not verdicts and core.session is session:
+                core.subscriptions.drop(wanted)
+                raise SubscriptionTimeoutError(
+                    f"a subscription was not confirmed within {core.config.subscribe_timeout:g} s", keys=(wanted.key,)
+                )
+    finally:
+        core.watchers.discard(bell)
+        if settled in wanted.watchers:
+            wanted.watchers.remove(settled)
+    if not verdicts[0]:
+        core.subscriptions.drop(wanted)
+        raise SubscriptionRefusedError("the subscription was refused, or unsubscribed while it waited", key=wanted.key)

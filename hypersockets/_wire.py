@@ -1,0 +1,239 @@
+"""One open connection in use: the loop that reads, the loop that writes.
+
+The reader answers pings and hands batches over; it waits for nothing but the transport and a full inbox. All
+writing is done by one task, so a cancelled caller never leaves half a frame behind.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+
+import anyio
+from anyio.lowlevel import checkpoint
+
+from ._bell import Bell
+from ._core import Core
+from ._errors import ConnectionLostError
+from ._inbox import Inbox
+from ._liveness import Liveness
+from ._message import Frame, as_message, frame_size, matcher
+from ._outbox import Outgoing
+from ._transport import Transport
+
+__all__ = ["Wire"]
+
+REPLIES = 64
+"""How many answers to passive pings may wait for the socket; older ones are obsolete by then."""
+
+LAST_WORDS = 1.0
+"""Seconds for which a connection that cannot be written to any more is still read."""
+
+
+class Wire:
+    """Reader and writer of one connection."""
+
+    def __init__(
+        self,
+        core: Core,
+        transport: Transport,
+        inbox: Inbox,
+        liveness: Liveness,
+        *,
+        on_lost: Callable[[ConnectionLostError], None],
+        on_broken: Callable[[ConnectionLostError], None],
+    ) -> None:
+        """Wrap an open transport.
+
+        Args:
+            core: For configuration, numbers and the users' outbox.
+            transport: The connection.
+            inbox: Where frames go.
+            liveness: Told of signs of life, and when reading stops.
+            on_lost: Called once, with the loss, after the last frame has been put into the inbox.
+            on_broken: Called if the user's ``framing`` makes it impossible to go on.
+        """
+        config = core.config
+        self._core = core
+        self._transport = transport
+        self._inbox = inbox
+        self._liveness = liveness
+        self._on_lost = on_lost
+        self._on_broken = on_broken
+        self._framing: Callable[[Frame], Iterable[Frame]] | None = None
+        self._passive_ping = config.passive_ping
+        pong = None if config.heartbeat is None else config.heartbeat.pong
+        self._is_pong = None if pong is None else matcher(pong)
+        self._looks_at_frames = self._passive_ping is not None or self._is_pong is not None
+        self._bell = Bell()
+        self._own: deque[Outgoing] = deque()
+        """Auth, subscriptions, heartbeats: sent before anything else, in order."""
+        self._replies: deque[Outgoing] = deque(maxlen=REPLIES)
+        self._serves_users = False
+        self._is_over = False
+        """Whether the writer has ended."""
+        self.read_to_end = anyio.Event()
+        """Set when the reader has seen the end of the connection."""
+
+    # Reading.
+
+    async def read(self) -> None:
+        """Read until the connection ends."""
+        try:
+            self._framing = None if self._core.config.framing is None else self._core.config.framing()
+        except Exception as error:
+            self._break(error)
+            return
+        while True:
+            if self._inbox.is_full:
+                await self._wait_for_room()
+            try:
+                batch = await self._transport.receive()
+            except ConnectionLostError as error:
+                self._inbox.finish(error)
+                self.read_to_end.set()
+                self._on_lost(error)
+                return
+            if not self._take(batch):
+                return
+            await checkpoint()  # a transport whose receive never blocks must not stop the event loop
+
+    async def _wait_for_room(self) -> None:
+        self._liveness.pause()
+        try:
+            while self._inbox.is_full:
+                await self._inbox.room.wait()
+        finally:
+            self._liveness.resume()
+
+    def _take(self, batch: Sequence[Frame]) -> bool:
+        """Put a batch into the inbox, less what is answered here; return whether reading can go on."""
+        counters = self._core.counters
+        counters.messages_received += len(batch)
+        counters.bytes_received += sum(map(frame_size, batch))
+        self._liveness.heard()
+        if self._framing is None:
+            self._inbox.put(self._look_at(batch) if self._looks_at_frames else batch)
+            return True
+        for message in batch:
+            frames: list[Frame] = []
+            try:
+                frames.extend(self._framing(message))
+            except Exception as error:
+                self._break(error)
+                return False
+            finally:  # what it gave before it raised was received
+                self._inbox.put(self._look_at(frames) if self._looks_at_frames else frames)
+        return True
+
+    def _break(self, error: Exception) -> None:
+        """End the reading: ``framing`` has raised."""
+        lost = ConnectionLostError(f"framing raised {type(error).__name__}", code=1007, by="us")
+        lost.__cause__ = error
+        self._inbox.finish(lost)
+        self.read_to_end.set()
+        self._on_broken(lost)
+
+    def _look_at(self, frames: Iterable[Frame]) -> list[Frame]:
+        """Answer passive pings, note pongs; return the other frames."""
+        others: list[Frame] = []
+        for frame in frames:
+            try:
+                if self._passive_ping is not None:
+                    reply = self._passive_ping(frame)
+                    if reply is not None:
+                        self._replies.append(Outgoing(as_message(reply)))
+                        self._bell.ring()
+                        continue
+                if self._is_pong is not None and self._is_pong(frame):
+                    if self._liveness.heartbeat is not None:
+                        self._liveness.heartbeat.answered()
+                    continue
+            except Exception as error:
+                self._core.parse_failed(error)
+                continue
+            others.append(frame)
+        return others
+
+    # Writing.
+
+    def serve_users(self, serve: bool) -> None:
+        """Begin, or stop, to send what users want to send."""
+        self._serves_users = serve
+        self._core.outbox.on_item = self._bell.ring if serve else None
+        self._bell.ring()
+
+    def post(self, message: Frame, on_sent: Callable[[], None] | None = None) -> Outgoing:
+        """Queue a message of the session's own; return it, for whoever wants to wait."""
+        item = Outgoing(message, on_sent=on_sent)
+        if self._is_over:
+            item.settle(self._over())
+        else:
+            self._own.append(item)
+            self._bell.ring()
+        return item
+
+    async def send(self, message: Frame) -> None:
+        """Send a message of the session's own.
+
+        Raises:
+            ConnectionLostError: The session ended before the message was sent.
+        """
+        await self.post(message).wait()
+
+    async def write(self) -> None:
+        """Send what waits, until the connection ends."""
+        try:
+            while True:
+                item = self._next()
+                if item is None:
+                    await self._bell.wait()
+                elif not await self._write(item):
+                    return
+        finally:
+            self.serve_users(False)
+            self._is_over = True
+            for own in self._own:
+                own.settle(self._over())
+            self._own.clear()
+
+    def _over(self) -> ConnectionLostError:
+        return self._inbox.end or ConnectionLostError("the session ended", by="us")
+
+    def _next(self) -> Outgoing | None:
+        if self._own:
+            return self._own.popleft()
+        if self._replies:
+            return self._replies.popleft()
+        return self._core.outbox.take() if self._serves_users else None
+
+    async def _write(self, item: Outgoing) -> bool:
+        """Send one item; return ``False`` when the connection is lost."""
+        lost: ConnectionLostError | None = None
+        is_sent = False
+        try:
+            await self._transport.send(item.message)
+            is_sent = True
+        except ConnectionLostError as error:
+            lost = error
+        finally:
+            if not is_sent:
+                self._return(item, lost)
+        if lost is None:
+            self._core.counters.messages_sent += 1
+            self._core.counters.bytes_sent += frame_size(item.message)
+            item.settle()
+            return True
+        # The peer may have said something before it went: the reader comes to the end by itself.
+        with anyio.move_on_after(LAST_WORDS):
+            await self.read_to_end.wait()
+        self._inbox.finish(lost)
+        self._on_lost(lost)
+        return False
+
+    def _return(self, item: Outgoing, lost: ConnectionLostError | None) -> None:
+        """Do for an item that was cut off half-way what its sender wants."""
+        if item.is_started:
+            self._core.outbox.give_back(item)
+        else:
+            item.settle(lost or self._over())

@@ -1,0 +1,90 @@
+"""Who writes when: one lock, everything that waits in one go, and replies that no reader waits for."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Protocol
+
+import anyio
+import attrs
+from anyio.abc import ByteStream, TaskGroup
+from anyio.lowlevel import checkpoint_if_cancelled
+
+from ._endings import GRACE, STREAM_ERRORS, Loss
+from ._errors import ConnectionLostError
+
+__all__ = ["Outbound", "Writer"]
+
+
+class Outbound(Protocol):
+    """Where the bytes to write come from."""
+
+    @property
+    def has_replies(self) -> bool:
+        """Whether something waits to be written that no caller of ``send`` waits for."""
+        ...
+
+    def take(self) -> bytes:
+        """Return all that waits, to be written at once."""
+        ...
+
+
+@attrs.define(eq=False)
+class Writer:
+    """Writes to one stream."""
+
+    _stream: ByteStream
+    _tasks: TaskGroup
+    _outbound: Outbound
+    _lock: anyio.Lock = attrs.field(factory=lambda: anyio.Lock(fast_acquire=True), init=False)
+    _loss: Loss | None = attrs.field(default=None, init=False)  # set during a write and for ever after a bad one
+    _replying: anyio.CancelScope | None = attrs.field(default=None, init=False)  # of the task that writes replies
+
+    async def flush(self) -> None:
+        """Write all that waits: of everybody, in one go.
+
+        Cancelled before its first byte nothing is taken. Cancelled half-way, nothing can be written any more.
+
+        Raises:
+            ConnectionLostError: The stream broke, or an earlier write was cut off.
+        """
+        async with self._lock:
+            # From here to the stream's own write there is no pause in which a cancellation could hit.
+            await checkpoint_if_cancelled()
+            if self._loss is not None:
+                raise self._loss.error()
+            data = self._outbound.take()
+            if not data:  # whoever held the lock before wrote it
+                return
+            self._loss = Loss(message="an earlier write was cut off half-way", by="us")
+            try:
+                await self._stream.send(data)
+            except STREAM_ERRORS as error:
+                self._loss = Loss(message="the connection broke while writing", by="network", cause=error)
+                raise self._loss.error() from error
+            self._loss = None
+
+    def reply(self) -> None:
+        """Let a task write the replies; it ends when there are none left."""
+        if self._outbound.has_replies and self._replying is None:
+            # Shielded: a cancellation of the session must not cut a close reply off. stop() ends it.
+            self._replying = anyio.CancelScope(shield=True)
+            self._tasks.start_soon(self._reply, self._replying, name="hypersockets replies")
+
+    async def _reply(self, scope: anyio.CancelScope) -> None:
+        try:
+            with scope, suppress(ConnectionLostError):  # the reader will meet it too, or whoever sends next
+                while self._outbound.has_replies:
+                    await self.flush()
+        finally:
+            self._replying = None
+
+    async def stop(self, *, finish: bool) -> None:
+        """Write no more replies; with ``finish`` they may still leave, even when cancelled, for a second at most."""
+        try:
+            if finish and (self._outbound.has_replies or self._lock.locked()):
+                with anyio.move_on_after(GRACE, shield=True), suppress(ConnectionLostError):
+                    await self.flush()
+        finally:
+            if self._replying is not None:
+                self._replying.cancel()

@@ -1,0 +1,120 @@
+"""Standard output and standard error, written to by threads: a slow pipe must not stop the pings.
+
+What is written while the thread is busy waits, bounded, and goes out in one piece. The thread is a daemon,
+and ``os.write`` holds no lock: the interpreter can exit though nobody ever reads the other end.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import select
+import threading
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from typing import TextIO
+
+import anyio
+from anyio.from_thread import BlockingPortal
+
+__all__ = ["Output", "open_output"]
+
+_LIMIT = 2**20
+"""Bytes that may wait for the thread."""
+
+
+class Output:
+    """Lines on their way to a file descriptor. Made by :func:`open_output`."""
+
+    def __init__(self, fd: int, encoding: str, portal: BlockingPortal, on_error: Callable[[], None]) -> None:
+        self._fd = fd
+        self._encoding = encoding
+        self._portal = portal
+        self._on_error = on_error
+        self._waiting: list[bytes] = []
+        self._size = 0
+        """Bytes in ``_waiting``."""
+        self._batches: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self._is_busy = False
+        """True iff the thread has a batch."""
+        self._progress = anyio.Event()
+        self.error: OSError | None = None
+        """Why nothing can be written any more. ``None`` while it can."""
+
+    async def write(self, line: str) -> None:
+        """Take a line, and wait if too much waits already. After an error it is thrown away."""
+        while self._size > _LIMIT:
+            await self._progress.wait()
+        if self.error is None:
+            data = line.encode(self._encoding, "backslashreplace") + b"\n"
+            self._waiting.append(data)
+            self._size += len(data)
+            self._hand_over()
+
+    async def flush(self) -> None:
+        """Wait until everything is written, or cannot be."""
+        while self._is_busy:
+            await self._progress.wait()
+
+    def _hand_over(self) -> None:
+        if self._waiting and not self._is_busy:
+            self._is_busy = True
+            batch, self._waiting, self._size = self._waiting, [], 0
+            self._batches.put(b"".join(batch))
+
+    def _written(self, error: OSError | None) -> None:
+        self._is_busy = False
+        if error is not None:
+            self.error = error
+            self._waiting, self._size = [], 0
+            self._on_error()
+        self._hand_over()
+        self._progress.set()
+        self._progress = anyio.Event()
+
+    # What the thread does.
+
+    def run(self) -> None:
+        """Write batch after batch, until told to stop."""
+        while (batch := self._batches.get()) is not None:
+            error = self._write_all(batch)
+            try:
+                self._portal.start_task_soon(self._written, error)
+            except RuntimeError:  # the event loop has not waited for us
+                return
+
+    def _write_all(self, batch: bytes) -> OSError | None:
+        rest = memoryview(batch)
+        while rest:
+            try:
+                rest = rest[os.write(self._fd, rest) :]
+            except BlockingIOError:  # somebody we share it with has made it non-blocking
+                select.select((), (self._fd,), ())
+            except OSError as error:
+                return error
+        return None
+
+    def stop(self) -> None:
+        """Let the thread end after what it has."""
+        self._batches.put(None)
+
+
+@asynccontextmanager
+async def open_output(stream: TextIO | None, on_error: Callable[[], None] = lambda: None) -> AsyncGenerator[Output]:
+    """Write to a stream's descriptor by a thread; leaving does not wait for it: see :meth:`Output.flush`.
+
+    Args:
+        stream: ``sys.stdout`` or ``sys.stderr``; ``None`` (it was closed when Python started) is like /dev/null.
+        on_error: Called once, in the event loop, when it turns out that nothing can be written any more.
+    """
+    if stream is None:  # its number is free, and must not become that of a socket
+        fd, encoding = os.open(os.devnull, os.O_WRONLY), "utf-8"
+    else:
+        fd, encoding = stream.fileno(), stream.encoding
+    async with BlockingPortal() as portal:
+        output = Output(fd, encoding, portal, on_error)
+        threading.Thread(target=output.run, name="hypersockets output", daemon=True).start()
+        try:
+            yield output
+        finally:
+            output.stop()

@@ -1,0 +1,49 @@
+"""Tools to test clients with: virtual time, connections in memory, a server that follows a script.
+
+- time (``_clock``, ``_trio_clock``, ``_deadlock``): ``run``, ``virtual_backend``, ``wait_all_tasks_blocked``
+- the wire (``_link``): ``memory_link``, ``Link``
+- the server (``_server``, ``_peer``, ``_peer_state``, ``_conversation``): ``ScriptedServer``, ``Peer``
+- what servers should not send (``_frames``): ``frame``
+
+::
+
+    async def script(peer: Peer) -> None:
+        await peer.send("hello")
+        await peer.receive()
+        peer.cut()
+
+
+    async def test() -> None:
+        async with ScriptedServer(script) as server:
+            config = ClientConfig(url=server.url, transport=server.connector())
+            ...
+
+
+    run(test, backend="trio")
+"""
+
+from ._clock import run, virtual_backend, wait_all_tasks_blocked
+from ._conversation import PeerClosed
+from ._deadlock import DeadlockError
+from ._frames import Opcode, frame
+from ._link import Link, MemoryStream, memory_link
+from ._peer import Peer
+from ._peer_state import HandshakeRequest
+from ._server import Script, ScriptedServer
+
+__all__ = [
+    "DeadlockError",
+    "HandshakeRequest",
+    "Link",
+    "MemoryStream",
+    "Opcode",
+    "Peer",
+    "PeerClosed",
+    "Script",
+    "ScriptedServer",
+    "frame",
+    "memory_link",
+    "run",
+    "virtual_backend",
+    "wait_all_tasks_blocked",
+]

@@ -1,0 +1,26 @@
+"""The shapes of what users plug in, for their annotations."""
+
+from __future__ import annotations
+
+from ._auth import Auth, Login
+from ._config import HeaderProvider, OnHandlerError, UrlProvider
+from ._errors import LostBy
+from ._heartbeat import Seconds
+from ._message import Frame
+from ._routing import Framing, Handler, Overflow
+from ._subscriptions import SubscriptionMessage
+
+__all__ = [
+    "Auth",
+    "Frame",
+    "Framing",
+    "Handler",
+    "HeaderProvider",
+    "Login",
+    "LostBy",
+    "OnHandlerError",
+    "Overflow",
+    "Seconds",
+    "SubscriptionMessage",
+    "UrlProvider",
+]

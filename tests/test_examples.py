@@ -1,0 +1,333 @@
+"""Every example does what it says, on both backends, with a loss in the middle."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import itertools
+import json
+import random
+import runpy
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+import hypersockets as hs
+from examples import (
+    auth_challenge,
+    auth_signature,
+    custom_strategy,
+    iteration,
+    market_routing,
+    monitoring,
+    nats,
+    quickstart,
+)
+from hypersockets.testing import Peer, ScriptedServer
+
+pytestmark = pytest.mark.anyio
+
+PROGRAMS = sorted((Path(__file__).parent.parent / "examples").glob("*.py"))
+
+
+async def play(main: Callable[..., Awaitable[None]], server: ScriptedServer, *args: str, seconds: float = 60) -> None:
+    """Run an example for some virtual seconds, or until it ends."""
+    with anyio.move_on_after(seconds):
+        await main(server.url, *args, transport=server.connector())
+
+
+def printed(capsys: pytest.CaptureFixture[str]) -> list[str]:
+    return capsys.readouterr().out.splitlines()
+
+
+@pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.stem)
+def test_each_is_short_and_says_how_it_is_run(program: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At most 60 lines; without an argument it shows its usage and fails."""
+    assert len(program.read_text(encoding="utf-8").splitlines()) <= 60
+    monkeypatch.setattr(sys, "argv", [str(program)])
+    with pytest.raises(SystemExit, match="usage: ") as caught:
+        runpy.run_path(str(program), run_name="__main__")
+    assert program.name in str(caught.value.code)
+    assert f"test_{program.stem}" in {name.partition("__")[0] for name in globals()}
+
+
+async def test_quickstart(capsys: pytest.CaptureFixture[str]) -> None:
+    """Trades are handled in order across a cut and a server gone mute; the subscription comes again each time."""
+
+    async def script(peer: Peer) -> None:
+        assert await peer.receive_json() == {"action": "subscribe", "channel": "trades"}
+        for price in (1, 2):
+            await peer.send_json({"channel": "trades", "price": 10 * peer.number + price})
+        if peer.number == 0:
+            peer.cut()
+        elif peer.number == 1:
+            await peer.mute()
+        while await peer.receive() == "ping":
+            await peer.send("pong")
+
+    async with ScriptedServer(script) as server:
+        await play(quickstart.main, server, seconds=200)
+        beats = server.peers[2].received.count("ping")
+    lines = printed(capsys)
+    assert [line for line in lines if line.startswith("trade")] == [f"trade at {n}" for n in (1, 2, 11, 12, 21, 22)]
+    events = [line.split()[0] for line in lines if not line.startswith("trade")]
+    assert events == ["connected,", "disconnected:", "attempt"] * 2 + ["connected,"]
+    assert beats >= 4
+
+
+async def test_iteration(capsys: pytest.CaptureFixture[str]) -> None:
+    """One loop yields the messages of two sessions, text and binary, and leaving it closes with 1000."""
+
+    async def script(peer: Peer) -> None:
+        if peer.number == 0:
+            assert await peer.receive() == "hello"
+            await peer.send("one")
+            await peer.send(b"\x02")
+            peer.cut()
+        else:
+            await peer.send("bye")
+            await peer.receive()
+
+    async with ScriptedServer(script) as server:
+        await play(iteration.main, server)
+        assert (server.connection_count, server.peers[1].close_code, server.peers[1].received) == (2, 1000, [])
+    assert printed(capsys) == ["text: one", "binary: 1 bytes", "text: bye", "received 3 messages in 2 session(s)"]
+
+
+async def test_auth_signature(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each connection gets a signature that is right, over a token of its own; only then it is subscribed."""
+    monkeypatch.setenv("API_KEY", "k3y")
+    monkeypatch.setenv("API_SECRET", "s3cr3t")
+    tokens = []
+
+    async def script(peer: Peer) -> None:
+        auth = await peer.receive_json()
+        signed = hmac.new(b"s3cr3t", f"{auth['time']}{auth['token']}".encode(), hashlib.sha256).hexdigest()
+        assert (auth["op"], auth["key"], auth["signature"]) == ("auth", "k3y", signed)
+        assert abs(time.time() * 1000 - int(auth["time"])) < 60_000
+        tokens.append(auth["token"])
+        await anyio.sleep(1)
+        assert len(peer.received) == 1
+        if peer.number == 3:
+            await peer.send_json({"op": "auth", "ok": False})
+            return
+        await peer.send_json({"op": "notice"})  # no answer to auth, so a message like others
+        await peer.send_json({"op": "auth", "ok": True})
+        assert await peer.receive_json() == {"op": "subscribe", "to": "fills"}
+        await peer.send(f"fill {peer.number}")
+        peer.cut()
+
+    async with ScriptedServer(script) as server:
+        with pytest.raises(hs.AuthenticationRejectedError):
+            await play(auth_signature.main, server)
+    assert len(set(tokens)) == 4
+    notice = '{"op": "notice"}'
+    assert printed(capsys) == [notice, "fill 0", notice, "fill 1", notice, "fill 2"]
+
+
+async def test_auth_challenge(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each challenge is answered; a server that is busy is tried again; one that rejects is the end."""
+    monkeypatch.setenv("API_SECRET", "s3cr3t")
+    verdicts = [
+        {"status": "welcome"},
+        {"status": "busy"},
+        {"status": "welcome"},
+        {"status": "rejected", "why": "expired"},
+    ]
+
+    async def script(peer: Peer) -> None:
+        challenge = f"challenge {peer.number}"
+        await peer.send_json({"challenge": challenge})
+        answer = hmac.new(b"s3cr3t", challenge.encode(), hashlib.sha256).hexdigest()
+        assert await peer.receive_json() == {"answer": answer}
+        await peer.send_json(verdicts[peer.number])
+        assert await peer.receive_json() == {"subscribe": "orders"}
+        await peer.send(f"order {peer.number}")
+        peer.cut()
+
+    async with ScriptedServer(script) as server:
+        await play(auth_challenge.main, server)
+        assert server.connection_count == 4
+    assert printed(capsys) == ["order 0", "order 2", "rejected: expired"]
+
+
+async def test_market_routing(capsys: pytest.CaptureFixture[str]) -> None:
+    """All trades come at once and in order; of the quotes that wait for their slow handler, the newest of a market."""
+
+    async def script(peer: Peer) -> None:
+        for market in market_routing.MARKETS:
+            assert await peer.receive_json() == {"subscribe": market}
+        first = 100 * peer.number
+        for number in range(first, first + 100):
+            for market in market_routing.MARKETS:
+                await peer.send_json({"market": market, "kind": "trade", "id": number, "price": 7})
+                await peer.send_json({"market": market, "kind": "quote", "bid": number})
+        if peer.number == 0:
+            peer.cut()
+        await peer.receive()
+
+    async with ScriptedServer(script) as server:
+        await play(market_routing.main, server)
+    lines = printed(capsys)
+    for market in market_routing.MARKETS:
+        trades = [line for line in lines if line.startswith(f"{market} trade")]
+        assert trades == [f"{market} trade {number} at 7" for number in range(200)]
+        quotes = [int(line.split()[-1]) for line in lines if line.startswith(f"{market} quote")]
+        assert quotes == sorted(quotes)
+        assert quotes[-1] == 199
+        assert len(quotes) < 20
+
+
+async def test_custom_strategy(capsys: pytest.CaptureFixture[str]) -> None:
+    """Lost while the market is open: back in a second. Lost on Friday evening: back when it opens on Monday."""
+    start = datetime(2024, 3, 1, 19, 59, tzinfo=timezone.utc)  # a Friday
+    assert start.weekday() == 4
+
+    def now() -> datetime:
+        return start + timedelta(seconds=anyio.current_time())
+
+    opened: list[datetime] = []
+
+    async def script(peer: Peer) -> None:
+        opened.append(now())
+        await peer.accept()
+        await anyio.sleep(10 if peer.number == 0 else 3600)
+        peer.cut()
+
+    async def main(url: str, **overrides: Any) -> None:
+        strategy = custom_strategy.config(url, now).reconnect_strategy
+        await custom_strategy.main(url, reconnect_strategy=strategy, **overrides)
+
+    async with ScriptedServer(script) as server:
+        await play(main, server, seconds=timedelta(days=3).total_seconds())
+    assert opened[1] - opened[0] < timedelta(seconds=11)
+    assert opened[2] == datetime(2024, 3, 4, 13, 30, tzinfo=timezone.utc)
+    lines = printed(capsys)
+    assert [line.partition("(")[0] for line in lines[:4]] == ["Connecting", "Connected", "Disconnected", "Reconnecting"]
+
+
+async def test_monitoring(capsys: pytest.CaptureFixture[str]) -> None:
+    """It tells of a loss, of a return, of dropped messages and of silence; the numbers come every ten seconds."""
+
+    async def script(peer: Peer) -> None:
+        if peer.number == 0:
+            await peer.send("hello")
+            await anyio.sleep(3)
+            await peer.close(1012, "restarting")
+        else:
+            await peer.send_many(["tick"] * 150)
+            await anyio.sleep(100)
+
+    async with ScriptedServer(script) as server:
+        await play(monitoring.main, server)
+    lines = printed(capsys)
+    told = [line.split(maxsplit=1)[1] for line in lines if not line.startswith("received")]
+    assert told[:2] == ["up", "lost (1012): restarting"]
+    assert told[2].startswith("up again after ")
+    assert sum(int(line.split()[0]) for line in told if line.endswith("dropped: drop_oldest")) == 50
+    assert told[-1] == "nothing for 30 s"
+    reports = [line for line in lines if line.startswith("received")]
+    assert len(reports) == 5
+    assert reports[0].startswith("received=151 queued=0 dropped=50 latency=0.0 ms")
+
+
+Pack = Callable[[bytes], list[bytes]]
+
+
+def bytewise(data: bytes) -> list[bytes]:
+    return [data[at : at + 1] for at in range(len(data))]
+
+
+def in_one(data: bytes) -> list[bytes]:
+    return [data]
+
+
+def at_random(data: bytes) -> list[bytes]:
+    rng = random.Random(len(data))
+    cuts = [0, *sorted(rng.randrange(len(data)) for _ in range(len(data) // 20)), len(data)]
+    return [data[start:end] for start, end in itertools.pairwise(cuts)]  # empty frames too
+
+
+class Nats:
+    """A server of which one connection is cut off in the middle of a message."""
+
+    subjects = ("trades", "news.x")
+
+    def __init__(self, pack: Pack) -> None:
+        self.pack = pack
+        self.sent: list[tuple[str, bytes]] = []
+
+    async def say(self, peer: Peer, *parts: bytes) -> None:
+        await peer.send_many(self.pack(b"".join(parts)))
+
+    async def lines(self, peer: Peer, n: int) -> list[str]:
+        got: list[str] = []
+        while len(got) < n:
+            got += str(await peer.receive()).splitlines()
+        return got
+
+    def message(self, number: int) -> bytes:
+        subject = self.subjects[number % 2]
+        # Payloads that look like the protocol, or are nothing.
+        payload = (b"", b"PING\r\n", b"MSG trades 0 3\r\nx\r\n", b"%d" % number)[number % 4]
+        self.sent.append((subject, payload))
+        return b"MSG %s %d %s%d\r\n%s\r\n" % (
+            subject.encode(),
+            number % 2,
+            b"reply.to " if number % 3 == 0 else b"",
+            len(payload),
+            payload,
+        )
+
+    async def script(self, peer: Peer) -> None:
+        await self.say(peer, b'INFO {"server_id":"x","auth_required":true}\r\n', b"PING\r\n")
+        hello = await self.lines(peer, 3)
+        hello.remove("PONG")
+        assert hello[1] == "PING"
+        if json.loads(hello[0].removeprefix("CONNECT "))["auth_token"] != "s3cr3t":
+            await self.say(peer, b"-ERR 'Authorization Violation'\r\n")
+            return
+        await self.say(peer, b"PONG\r\n")
+        wanted = ["SUB trades 0", "PING", "SUB news.x 1", "PING"]
+        assert await self.lines(peer, 4) == wanted
+        start = 20 * peer.number
+        # The first messages come before the last subscription is confirmed.
+        await self.say(peer, b"PONG\r\n", self.message(start), b"PONG\r\nPING\r\n")
+        assert await self.lines(peer, 1) == ["PONG"]
+        await self.say(peer, *map(self.message, range(start + 1, start + 20)))
+        if peer.number == 0:
+            await self.say(peer, b"-ERR 'Slow'\r\n+OK\r\nMSG trades 0 100\r\nonly half of ")
+            peer.cut()
+        await peer.receive()
+
+
+@pytest.mark.parametrize("pack", [bytewise, in_one, at_random])
+async def test_nats(pack: Pack, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever its frames look like, each message is printed once, in order, and half of one spoils nothing."""
+    monkeypatch.setenv("NATS_TOKEN", "s3cr3t")
+    server_side = Nats(pack)
+    async with ScriptedServer(server_side.script) as server:
+        await play(nats.main, server, *Nats.subjects)
+        assert server.connection_count == 2
+    lines = printed(capsys)
+    for subject in Nats.subjects:
+        sent = [str(message) for message in server_side.sent if message[0] == subject]
+        assert len(sent) == 20
+        assert [line for line in lines if line.startswith(f"('{subject}'")] == sent
+    assert len(lines) == 40
+
+
+@pytest.mark.parametrize("pack", [bytewise, in_one])
+async def test_nats__rejected(pack: Pack, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A wrong token ends the client at once."""
+    monkeypatch.setenv("NATS_TOKEN", "wrong")
+    async with ScriptedServer(Nats(pack).script) as server:
+        with pytest.raises(hs.AuthenticationRejectedError, match="Authorization Violation"):
+            await play(nats.main, server, *Nats.subjects)
+        assert server.connection_count == 1
