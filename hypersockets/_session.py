@@ -243,6 +243,7 @@ class Session:
         with anyio.move_on_after(self._linger):
             await wire.read_to_end.wait()
         children.stop()
+        await children.ended("reader")  # a batch that it has already may come before its cancellation does
         self._dispatch.finish()
         with self._flushing:
             await self._dispatched.wait()
@@ -252,13 +253,13 @@ class Session:
     async def _leave(self, children: Children, transport: Transport) -> None:
         """Close as the user wants: stop reading, let handlers finish, then the close handshake."""
         children.stop("reader")
+        await children.ended("reader")  # a batch that it has already may come before its cancellation does
         self._liveness.pause(for_good=True)  # heartbeats go on, and nobody listens for their answers
         self._dispatch.finish()
         await self._core.drain(self._dispatched)
         await self._say_goodbye(transport, *(self._core.closing or (1000, "")))
         children.stop()
         with anyio.move_on_after(self._config.close_timeout):
-            await children.ended("reader")  # its cancellation may not have come to it yet, and two cannot read at once
             await discard(transport)
         self._why = self._why or ConnectionLostError("the client was closed", by="us")
         self._core.session_lost(self, None)

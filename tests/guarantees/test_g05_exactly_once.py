@@ -3,6 +3,8 @@ error or a drain that ran out on leaving took away is counted, and an event."""
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
@@ -175,3 +177,58 @@ async def test_g05_every_message_is_handled_dropped_unrouted_or_a_parse_error() 
         assert numbers.unrouted == 12
         assert len(handler.handled) + numbers.dropped == 90
         assert sum(event.count for event in of(hs.MessageDropped, happened(client))) == numbers.dropped
+
+
+class LateTransport:
+    """Its second batch is read already when the session stops reading, and comes out a little later."""
+
+    subprotocol = None
+
+    def __init__(self, late: anyio.Event) -> None:
+        self._late = late
+        self._count = 0
+
+    async def receive(self) -> Sequence[str | bytes]:
+        self._count += 1
+        if self._count == 2:
+            with anyio.CancelScope(shield=True):
+                await self._late.wait()
+        elif self._count > 2:
+            await anyio.sleep_forever()
+        return [message("a", self._count)]
+
+    async def send(self, message: str | bytes) -> None: ...
+
+    async def ping(self) -> float:
+        return 0.0
+
+    async def close(self, code: int = 1000, reason: str = "") -> None: ...
+
+
+class LateConnector:
+    def __init__(self) -> None:
+        self.late = anyio.Event()
+
+    @asynccontextmanager
+    async def open(self, request: hs.OpenRequest) -> AsyncIterator[Any]:
+        yield LateTransport(self.late)
+
+
+@pytest.mark.parametrize("how", ["aclose", "reconnect"])
+async def test_g05_a_batch_that_comes_while_reading_is_stopped_is_handled(how: str) -> None:
+    """Reading stops by cancellation; what the reader has in its hands by then was received."""
+    handler = Recorder()
+    connector = LateConnector()
+    fields: dict[str, Any] = {"ping_interval": None, "close_timeout": 0, "reconnect_strategy": FAST}
+    config = hs.ClientConfig(
+        url="ws://late.test", transport=connector, router=ROUTER, handlers={"a": handler}, **fields
+    )
+    async with hs.connect(config) as client, anyio.create_task_group() as tasks:
+        await handler.wait_handled(1)
+        tasks.start_soon(getattr(client, how))
+        await anyio.sleep(2)
+        assert handler.numbers == [1]
+        connector.late.set()
+        await handler.wait_handled(2)
+    assert handler.numbers[:2] == [1, 2]
+    assert client.metrics().dropped == 0
