@@ -12,7 +12,7 @@ import attrs
 from ._calls import call
 from ._checks import check_headers, check_url
 from ._config import ClientConfig
-from ._errors import ConnectError, HyperSocketError
+from ._errors import ConfigurationError, ConnectError
 from ._heartbeat import Beats, Quiet, Seconds
 from ._liveness import Liveness
 from ._transport import OpenRequest
@@ -29,9 +29,9 @@ async def ask(field: str, function: Callable[..., Any], *args: Any) -> Any:
     """
     try:
         return await call(function, *args)
-    except HyperSocketError:
+    except ConfigurationError:
         raise
-    except Exception as error:
+    except Exception as error:  # errors of this library too: the user's own client may be what is down
         raise ConnectError(f"the {field} callable raised {type(error).__name__}") from error
 
 

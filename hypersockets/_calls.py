@@ -10,12 +10,25 @@ import anyio
 
 from ._message import maybe_await
 
-__all__ = ["call", "is_stray", "settle", "stray"]
+__all__ = ["call", "is_stray", "mishaps", "settle", "stray"]
 
 
 async def call(function: Callable[..., Any], *args: Any) -> Any:
     """Return what a user's plain or async callable gives; raises as :func:`settle` does."""
-    return await settle(function(*args))
+    try:
+        value = function(*args)
+    except anyio.get_cancelled_exc_class() as error:
+        raise stray(error) from error  # noqa: ASYNC104 - a plain function: this task was not cancelled in it
+    return await settle(value)
+
+
+def mishaps() -> tuple[type[BaseException], ...]:
+    """Return what a user's plain function may raise without ending anything but its own work.
+
+    On asyncio a ``CancelledError`` is among that (``future.result()`` raises it): code that does not wait is not
+    cancelled.
+    """
+    return Exception, anyio.get_cancelled_exc_class()
 
 
 async def settle(value: Any) -> Any:

@@ -14,32 +14,35 @@ _STOPPED_LAST = ("writer", "pings")
 
 
 class Children:
-    """Named tasks in a session's group."""
+    """Named tasks in a session's group; several may have the same name."""
 
     def __init__(self, group: anyio.abc.TaskGroup) -> None:
         self._group = group
-        self._scopes: dict[str, anyio.CancelScope] = {}
-        self._ended: dict[str, anyio.Event] = {}
+        self._running: dict[anyio.Event, tuple[str, anyio.CancelScope]] = {}
+        """Names and scopes, by the event that is set at their end."""
 
     def start(self, name: str, child: Callable[[], Awaitable[None]]) -> None:
         """Start a task."""
-        scope = self._scopes[name] = anyio.CancelScope(shield=name in _STOPPED_LAST)
-        ended = self._ended[name] = anyio.Event()
+        scope, ended = anyio.CancelScope(shield=name in _STOPPED_LAST), anyio.Event()
+        self._running[ended] = name, scope
 
         async def run() -> None:
             try:
                 with scope:
                     await child()
             finally:
+                del self._running[ended]
                 ended.set()
 
         self._group.start_soon(run, name=f"hypersockets.{name}")
 
     def stop(self, *names: str) -> None:
         """Cancel the named tasks; all of them if none is named."""
-        for name in names or self._scopes:
-            self._scopes[name].cancel()
+        for name, scope in list(self._running.values()):
+            if name in names or not names:
+                scope.cancel()
 
     async def ended(self, name: str) -> None:
-        """Wait until a task is over: its cancellation may not have come to it yet."""
-        await self._ended[name].wait()
+        """Wait until the tasks of that name are over: their cancellation may not have come to them yet."""
+        for ended in [ended for ended, (each, _) in self._running.items() if each == name]:
+            await ended.wait()

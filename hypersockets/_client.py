@@ -23,7 +23,7 @@ from ._streams import EventListener, MessageStream
 from ._subscribing import confirmation
 from ._subscriptions import Subscription, SubscriptionMessage, as_subscription
 from ._supervisor import Supervisor
-from ._workers import current_call
+from ._workers import Call, current_call
 
 __all__ = ["Client", "current_client"]
 
@@ -214,17 +214,29 @@ class Client:
         Raises:
             ClientClosedError: It failed; the failure is the ``__cause__``.
         """
-        from_handler = self._called_by_handler()
-        await self._wait(lambda: self._core.has_ended or (from_handler and self._core.state is ConnectionState.CLOSING))
+        call = self._handler_call()
+        core = self._core
+        await self._wait(
+            lambda: (
+                core.has_ended
+                or (call is not None and (core.state is ConnectionState.CLOSING or call.close is not None))
+            )
+        )
+
+    async def _first_ready(self) -> None:
+        """Wait until a session has been ready, if only for a moment."""
+        await self._wait(lambda: self._core.epoch > 0)
 
     async def _wait(self, is_so: Any) -> None:
         bell = Bell()
-        from_handler = self._called_by_handler()
+        call = self._handler_call()
         self._core.watchers.add(bell)
         try:
             await anyio.lowlevel.checkpoint()
             while not is_so():
-                self._core.must_be_open(from_handler=from_handler)
+                self._core.must_be_open(from_handler=call is not None)
+                if call is not None and call.close is not None:  # nothing will come before the handler has returned
+                    raise self._core.closed_error()
                 await bell.wait()
             if self._core.failure is not None and self._core.has_ended:
                 raise self._core.closed_error()
@@ -258,8 +270,8 @@ class Client:
             ValueError: A code or reason that cannot be sent.
         """
         check_close(code, reason)
-        call = current_call.get()
-        if call is not None and call.client is self and call.is_running:
+        call = self._handler_call()
+        if call is not None:
             call.close = call.close or (code, reason)
             await anyio.lowlevel.checkpoint()
             return
@@ -272,9 +284,13 @@ class Client:
         finally:
             self._core.watchers.discard(bell)
 
-    def _called_by_handler(self) -> bool:
+    def _handler_call(self) -> Call | None:
+        """Return the call of a handler of this client in which this is asked."""
         call = current_call.get()
-        return call is not None and call.client is self and call.is_running
+        return call if call is not None and call.client is self and call.is_running else None
+
+    def _called_by_handler(self) -> bool:
+        return self._handler_call() is not None
 
     def __repr__(self) -> str:
         core = self._core

@@ -72,12 +72,12 @@ def _as_subprotocols(names: Sequence[str]) -> tuple[str, ...]:
     return offered
 
 
-def _as_close_codes(codes: Iterable[int]) -> frozenset[int]:
+def _as_close_codes(codes: Iterable[int]) -> tuple[int, ...]:
     given: Any = codes
     listed = tuple(given) if isinstance(given, Iterable) else None
     if listed is None or not all(isinstance(code, int) and 1000 <= code <= 4999 for code in listed):
         raise ConfigurationError(f"fatal_close_codes is {show(given)}; it must hold close codes from 1000 to 4999")
-    return frozenset(listed)
+    return tuple(listed)
 
 
 def _as_name(name: str) -> str:
@@ -179,7 +179,7 @@ class ClientConfig:
     """Seconds a session must stay ready before the attempt counter starts again at 0."""
     is_retryable: Callable[[BaseException], bool] = attrs.field(default=is_retryable, repr=False)
     """Which errors are worth another attempt."""
-    fatal_close_codes: frozenset[int] = attrs.field(default=frozenset(), converter=_as_close_codes)
+    fatal_close_codes: tuple[int, ...] = attrs.field(default=(), converter=_as_close_codes)
     """Received close codes that end the client."""
     drain_timeout: float | None = attrs.field(
         default=5.0, converter=to_optional_seconds, validator=seconds(optional=True)

@@ -55,7 +55,7 @@ async def _connected(config: ClientConfig, wait_ready: bool) -> AsyncGenerator[C
                     name = f"hypersockets.client {config.name}"
                     group.start_soon(client._supervisor.run, body.cancel, name=name)  # noqa: ASYNC111 - harmless later
                     if wait_ready:
-                        await client.wait_connected()
+                        await client._first_ready()
                     yield client
             except anyio.get_cancelled_exc_class():
                 raise  # the group cancels its children, and the session writes its close frame

@@ -18,6 +18,7 @@ from ._outbox import Outbox
 from ._redact import mask_url
 from ._state import ConnectionState, check_move
 from ._subscriptions import ResumePoint, SubscriptionSet
+from ._workers import Workers
 
 __all__ = ["Core", "ReadySession"]
 
@@ -57,17 +58,17 @@ class Core:
         """The session that is ready. ``None`` iff none is."""
         self.counters = Counters()
         self.log = EventLog()
-        self.merging = Bell()
-        """Rung when the event log has opened a merging window, which somebody has to end."""
         self.subscriptions = SubscriptionSet()
         for subscription in config.subscriptions:
             self.subscriptions.want(subscription)
         self.outbox = Outbox()
         self.lanes = Lanes(
-            config.handlers, config.default_handler, on_drop=self.dropped, on_lane=self._lane_needs_worker
+            config.handlers, config.default_handler, on_drop=self.dropped, on_message=self._lane_has_messages
         )
-        self.start_worker: Callable[[Lane], None] | None = None
-        """Starts the task that runs a lane's handler. ``None`` iff the client's group does not run."""
+        self.start_task: Callable[[Callable[[], Any], str], None] | None = None
+        """Starts a named task. ``None`` iff the client's group does not run."""
+        self.workers: Workers | None = None
+        """Who run the handlers. ``None`` before the client's group runs."""
         self.handled = Bell()
         """Rung when a lane with a handler has become empty."""
         self.watchers: set[Bell] = set()
@@ -78,8 +79,6 @@ class Core:
         """What failed first. ``None`` while all is well, and for ever after a clean end."""
         self.is_drained = False
         self.has_ended = False
-        self.workers: list[anyio.CancelScope] = []
-        """Around each task that runs a handler."""
 
     # State and events.
 
@@ -104,9 +103,16 @@ class Core:
         def make(total: int) -> Event:
             return kind(at=anyio.current_time(), epoch=self.epoch, name=self.name, count=total, **fields)
 
-        if self.log.merge_until is None:
-            self.merging.ring()
+        is_first = self.log.merge_until is None
         self.log.emit_merged(now, (kind, which), make, count)
+        if is_first and self.start_task is not None:
+            self.start_task(self._end_merging, "hypersockets.events")
+
+    async def _end_merging(self) -> None:
+        """End the merging windows of the event log in time, until none is open."""
+        while (until := self.log.merge_until) is not None:
+            await anyio.sleep_until(until)
+            self.log.flush(until)
 
     def changed(self) -> None:
         """Tell everybody who waits for a session, or for the end."""
@@ -131,6 +137,8 @@ class Core:
             lane.last_put, lane.told_stale = now, False
         self.move(ConnectionState.CONNECTED)
         self.emit(Connected, url=mask_url(session.url), downtime=downtime)
+        assert self.workers is not None  # sessions run in the client's group
+        self.workers.begin()
         self.changed()
 
     def session_lost(self, session: ReadySession, error: HyperSocketError | None) -> None:
@@ -160,7 +168,7 @@ class Core:
         self.counters.dropped += count
         self._emit_merged(MessageDropped, (key, why), count, key=key, why=why)
 
-    def parse_failed(self, error: Exception) -> None:
+    def parse_failed(self, error: BaseException) -> None:
         """Count a message that one of the user's functions could not look at."""
         self.counters.parse_errors += 1
         wrapped = ParseError(f"a message was skipped: {type(error).__name__} was raised")
@@ -173,9 +181,9 @@ class Core:
         self._emit_merged(ErrorOccurred, ("handler", lane.key), error=error)
         logger.warning("%s: a handler raised %s", self.name, type(error).__name__)
 
-    def _lane_needs_worker(self, lane: Lane) -> None:
-        assert self.start_worker is not None  # messages come from sessions, which the group outlives
-        self.start_worker(lane)
+    def _lane_has_messages(self, lane: Lane) -> None:
+        assert self.workers is not None  # messages come from sessions, which the group outlives
+        self.workers.take_on(lane)
 
     # The end.
 
@@ -193,6 +201,8 @@ class Core:
         """
         if not self.is_drained:
             self.is_drained = True
+            if self.workers is not None:
+                self.workers.begin()
             with anyio.CancelScope() as scope:
                 if self.config.drain_timeout is not None:
                     scope.deadline = anyio.current_time() + self.config.drain_timeout
@@ -201,8 +211,8 @@ class Core:
                 while not self.lanes.are_handled:
                     await self.handled.wait()
                 return
-            for worker in self.workers:
-                worker.cancel()
+            if self.workers is not None:
+                self.workers.stop()
 
     def closed_error(self) -> ClientClosedError:
         """Return the error for whoever waits for what will never come."""

@@ -1,26 +1,34 @@
-"""From frames to lanes: parse, give acks to who waits for them, fill the lanes in order."""
+"""From frames to lanes: parse, give acks to who waits for them, fill the lanes in order.
+
+The reader itself carries each batch as far as it goes without waiting: one wake-up less on the way of every
+message. The task here does the rest: what an async ``parse`` works on, what waits for room, the end.
+"""
 
 from __future__ import annotations
 
 import inspect
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Iterator, Sequence
+from operator import itemgetter
 from typing import Any
 
 import anyio
 from anyio.lowlevel import checkpoint
 
-from ._calls import settle
+from ._calls import mishaps, settle
 from ._core import Core
-from ._inbox import Inbox
-from ._lanes import OVERHEAD, Lane, Put
-from ._message import Frame
+from ._inbox import INBOX, Inbox
+from ._lanes import Item, Lane, Put, Shared, Size
+from ._message import Frame, memory_sizes
 from ._subscriptions import Wanted
 
 __all__ = ["Dispatch"]
 
-_BURST = 256
+_BURST = 1024
 """How many frames are dispatched between two checkpoints."""
+_SIZE = itemgetter(1)
+_TYPES = 64
+"""How many types of parsed messages are remembered as not awaitable."""
 
 
 class Dispatch:
@@ -38,23 +46,43 @@ class Dispatch:
         *,
         on_verdict: Callable[[Wanted, bool], None],
         on_overflow: Callable[[Lane], None],
+        on_held: Callable[[bool], None],
     ) -> None:
+        """Begin with nothing.
+
+        Args:
+            core: For configuration, lanes, subscriptions and numbers.
+            inbox: Where the frames are.
+            on_verdict: Called with a subscription, and whether it was confirmed.
+            on_overflow: Called if a lane that costs the session overflows.
+            on_held: Called, while the session is ready, when messages begin to wait for room in a lane, and when
+                none waits any more.
+        """
         self._core = core
         self._inbox = inbox
         self._on_verdict = on_verdict
         self._on_overflow = on_overflow
+        self._on_held = on_held
+        self._acks = core.subscriptions.acks
         router = core.config.router
         self._parse_many: Callable[[Frame], Iterable[Any]] | None = getattr(router, "parse_many", None)
         self._parse: Callable[[Frame], Any] | None = getattr(router, "parse", None)
         self._route_key = None if router is None else router.route_key
-        self._held: deque[tuple[Lane, Any, int, int]] = deque()
+        self._plain: set[type] = {dict, list, str, bytes}
+        """Types of messages that were seen not to be awaitable: to ask that each time costs more than the rest."""
+        self._held: deque[tuple[Lane, Any, Size, int]] = deque()
         """(lane, message, its size there, bytes to release in the inbox): received, parsed, not in a lane yet."""
         self._may_parse = anyio.Event()
         self._may_fill = False
         self._is_finishing = False
+        self._is_idle = False
+        """Whether the task waits, so that the reader may do its work."""
         self._is_parsing = False
         """Whether a message is with an async ``parse``, or was when that was cancelled."""
+        self._unparsed: tuple[Any, int] | None = None
+        """What an async ``parse`` made of a frame, with the frame's size: the task has to await it."""
         self._now = 0.0
+        inbox.limit = max(INBOX, core.lanes.budget.limit - core.lanes.budget.used)
 
     def start(self) -> None:
         """Begin to parse: auth is over, whatever comes now is not its answer."""
@@ -64,8 +92,11 @@ class Dispatch:
     def open_lanes(self) -> None:
         """Begin to fill the lanes: the session is ready."""
         self._may_fill = True
+        self._inbox.limit = INBOX
         self._now = anyio.current_time()
         self._release_held()  # here, for the dispatch may be in a slow parse of what comes after
+        if self._held:
+            self._on_held(True)
         self._inbox.arrival.ring()
 
     def finish(self) -> None:
@@ -78,103 +109,164 @@ class Dispatch:
         """How many messages are parsed and not in a lane yet."""
         return len(self._held)
 
+    def take(self, batch: Sequence[Frame]) -> None:
+        """Take what was read, and carry it on as far as it goes without waiting; the rest is in the inbox."""
+        if self._is_idle and not self._held and not self._inbox.frames and len(batch) <= _BURST:
+            self._now = anyio.current_time()
+            self._carry(zip(batch, memory_sizes(batch), strict=True))
+            if not self._held and self._unparsed is None:
+                return
+        else:
+            self._inbox.put(batch)
+        self._inbox.arrival.ring()
+
     async def run(self) -> None:
-        """Dispatch frames until told to finish."""
-        lanes, inbox = self._core.lanes, self._inbox
+        """Dispatch what the reader left, until told to finish."""
+        budget, inbox = self._core.lanes.budget, self._inbox
         await self._may_parse.wait()  # until then auth is the one who waits for arrivals
         while True:
             self._now = anyio.current_time()
             self._release_held()
-            for _ in range(_BURST):
-                item = inbox.take()
-                if item is None:
-                    break
-                await self._dispatch(*item)
+            if self._unparsed is None and inbox.frames:
+                burst = [inbox.frames.popleft() for _ in range(min(_BURST, len(inbox.frames)))]
+                inbox.size -= sum(map(_SIZE, burst))
+                self._carry(iter(burst))
+                inbox.room.ring()
+            if self._unparsed is not None:
+                await self._finish_parsing(*self._unparsed)
+                continue
             if inbox.frames:
                 await checkpoint()
                 continue
             self._release_held()  # room may have come while a message was parsed, when nobody waited for it
             if self._is_finishing:
                 return
-            lanes.room_wanted = inbox.arrival if self._held else None
+            budget.room_wanted = inbox.arrival if self._held else None
+            self._is_idle = True
             await inbox.arrival.wait()
+            self._is_idle = False
 
-    async def _dispatch(self, frame: Frame, size: int) -> None:
-        """Deliver the messages of one frame; each that one of the user's functions cannot look at is skipped."""
-        core = self._core
-        unreleased = size
-        try:
-            for message in await self._messages(frame):
-                try:
-                    lane = self._lane_for(message)
-                    if lane is not None:
-                        self._deliver(lane, message, size, unreleased)
-                        size, unreleased = OVERHEAD, 0  # the frame's bytes count once
-                except Exception as error:
-                    core.parse_failed(error)
-        except Exception as error:
-            core.parse_failed(error)
-        self._inbox.release(unreleased)
+    def _carry(self, frames: Iterator[tuple[Frame, int]]) -> None:
+        """Parse frames, and deliver their messages; from one on that has to be awaited they go to the inbox."""
+        plain, parse, parse_many, route_key = self._plain, self._parse, self._parse_many, self._route_key
+        runs: dict[Hashable, list[Item]] = {}
+        for frame, size in frames:
+            try:
+                if parse_many is not None:
+                    self._sort_in(parse_many(frame), size, runs)
+                    continue
+                message = frame if parse is None else parse(frame)
+                if type(message) not in plain and self._is_awaitable(message):
+                    self._unparsed = message, size
+                    self._inbox.size += size
+                    break
+                if self._acks and self._is_ack(message):
+                    continue
+                key = None if route_key is None else route_key(message)
+                run = runs.get(key)
+                if run is None:
+                    run = runs[key] = []
+                run.append((message, size))
+            except mishaps() as error:
+                self._core.parse_failed(error)
+        if self._unparsed is not None:
+            self._inbox.put_in_front(list(frames))
+        for key, run in runs.items():
+            self._deliver(key, run)
 
-    async def _messages(self, frame: Frame) -> Iterable[Any]:
-        if self._parse_many is not None:
-            return self._parse_many(frame)
-        if self._parse is None:
-            return (frame,)
-        message = self._parse(frame)
+    def _sort_in(self, messages: Iterable[Any], size: int, runs: dict[Hashable, list[Item]]) -> None:
+        """Sort the messages of one frame by key; each that one of the user's functions cannot look at is skipped."""
+        counts: Size = size if isinstance(messages, (list, tuple)) and len(messages) == 1 else Shared(size)
+        for message in messages:
+            try:
+                if self._acks and self._is_ack(message):
+                    continue
+                key = None if self._route_key is None else self._route_key(message)
+                runs.setdefault(key, []).append((message, counts))
+            except mishaps() as error:
+                self._core.parse_failed(error)
+
+    def _is_awaitable(self, message: Any) -> bool:
         if inspect.isawaitable(message):
-            self._is_parsing = True
-            message = await settle(message)
+            return True
+        if len(self._plain) < _TYPES:
+            self._plain.add(type(message))
+        return False
+
+    async def _finish_parsing(self, message: Awaitable[Any], size: int) -> None:
+        self._unparsed, self._is_parsing = None, True
+        try:
+            parsed = await settle(message)
             self._is_parsing = False
-        return (message,)
+            if not (self._acks and self._is_ack(parsed)):
+                self._deliver(None if self._route_key is None else self._route_key(parsed), [(parsed, size)])
+        except Exception as error:
+            self._is_parsing = False
+            self._core.parse_failed(error)
+        self._inbox.release(size)
 
-    def _lane_for(self, message: Any) -> Lane | None:
-        """Return the lane that the message belongs to; ``None``: it was an ack, or nobody handles it."""
-        core = self._core
-        if core.subscriptions.awaited:
-            verdicts = core.subscriptions.offer(message)
-            if verdicts:
-                for wanted, confirmed in verdicts:
-                    self._on_verdict(wanted, confirmed)
-                return None
-        lane = core.lanes.find(None if self._route_key is None else self._route_key(message))
+    def _is_ack(self, message: Any) -> bool:
+        verdicts = self._core.subscriptions.offer(message)
+        for wanted, confirmed in verdicts:
+            self._on_verdict(wanted, confirmed)
+        return bool(verdicts)
+
+    def _deliver(self, key: Hashable, run: list[Item]) -> None:
+        """Put messages of one key into their lane, or hold them, and all that follows them, until they have room."""
+        lane = self._core.lanes.find(key)
         if lane is None:
-            core.counters.unrouted += 1
-        return lane
-
-    def _deliver(self, lane: Lane, message: Any, size: int, to_release: int) -> None:
-        if self._may_fill and not self._held and self._put(lane, message, size):
-            self._inbox.release(to_release)
-        else:
-            self._held.append((lane, message, size, to_release))
-
-    def _put(self, lane: Lane, message: Any, size: int) -> bool:
+            self._core.counters.unrouted += len(run)
+            return
         if lane.stale_after is not None:
             lane.last_put = self._now
             if lane.told_stale:
                 lane.told_stale = False
                 self._core.lanes.silence_begins()
-        put = lane.put(message, size, force=self._is_finishing)
+        if self._may_fill and not self._held and lane.put_all(run):
+            return
+        for message, size in run:
+            if not self._may_fill or self._held or not self._put(lane, message, size):
+                self._hold(lane, message, size)
+
+    def _hold(self, lane: Lane, message: Any, size: Size) -> None:
+        if not self._held and self._may_fill:
+            self._on_held(True)
+        counted = size.once() if isinstance(size, Shared) else size
+        self._held.append((lane, message, size, counted))
+        self._inbox.size += counted
+
+    def _put(self, lane: Lane, message: Any, size: Size) -> bool:
+        try:
+            put = lane.put(message, size, force=self._is_finishing)
+        except mishaps() as error:  # from the user's `conflate`
+            self._core.parse_failed(error)
+            return True
         if put is Put.OVERFLOW:
             self._on_overflow(lane)
         return put is Put.TAKEN
 
     def _release_held(self) -> None:
         """Move held messages to their lanes, in order, as far as they find room."""
-        while self._held and (self._may_fill or self._is_finishing):
-            lane, message, size, to_release = self._held[0]
-            try:
-                if not self._put(lane, message, size):
-                    return
-            except Exception as error:
-                self._core.parse_failed(error)
+        if not self._held or not (self._may_fill or self._is_finishing):
+            return
+        while self._held:
+            lane, message, size, counted = self._held[0]
+            if not self._put(lane, message, size):
+                return
             self._held.popleft()
-            self._inbox.release(to_release)
+            self._inbox.release(counted)
+        if self._may_fill:
+            self._on_held(False)
 
     def abandon(self) -> int:
         """Drop what is held; return how many messages that were."""
-        count = len(self._held) + len(self._inbox.frames) + self._is_parsing
+        count = len(self._held) + len(self._inbox.frames) + self._is_parsing + (self._unparsed is not None)
         self._is_parsing = False
+        if self._unparsed is not None:
+            close = getattr(self._unparsed[0], "close", None)  # a coroutine that is never awaited says so, loudly
+            if close is not None:
+                close()
+            self._unparsed = None
         self._held.clear()
         self._inbox.frames.clear()
         return count

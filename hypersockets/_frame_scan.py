@@ -9,12 +9,17 @@ from __future__ import annotations
 from typing import Final
 
 import attrs
+from websockets.exceptions import ProtocolError
+from websockets.frames import Close
 
-__all__ = ["FrameScan"]
+__all__ = ["CONTROL_SIZE", "EMPTY_FRAGMENTS", "FrameScan"]
 
 _CONT: Final = 0x0
 _CLOSE: Final = 0x8
-_EMPTY_FRAGMENTS: Final = 4096  # in one message; nobody needs any
+EMPTY_FRAGMENTS: Final = 4096
+"""How many fragments of a message may be empty; nobody needs any."""
+CONTROL_SIZE: Final = 125
+"""Bytes of the largest payload of a control frame (RFC 6455 section 5.5)."""
 
 
 @attrs.define(eq=False)
@@ -40,11 +45,15 @@ class FrameScan:
         return bool(self._head) or self._left > 0
 
     @property
-    def close_code(self) -> int | None:
-        """The code in the close frame, 1005 if it was empty; ``None`` before it."""
-        if self.close is None:
+    def close_frame(self) -> tuple[int, str] | None:
+        """Code and reason of the close frame; ``None`` while there is none, or if it makes no sense."""
+        if self.close is None or not self.has_closed:
             return None
-        return int.from_bytes(self.close[:2], "big") if self.close else 1005
+        try:
+            close = Close.parse(self.close)
+        except (ProtocolError, UnicodeDecodeError):
+            return None
+        return int(close.code), close.reason
 
     @property
     def has_closed(self) -> bool:
@@ -99,4 +108,4 @@ class FrameScan:
             self._size = self._empty = 0
         self._size += length
         self._empty += not length and not is_last
-        self.is_too_big = self._empty > _EMPTY_FRAGMENTS or (self.max_size is not None and self._size > self.max_size)
+        self.is_too_big = self._empty > EMPTY_FRAGMENTS or (self.max_size is not None and self._size > self.max_size)

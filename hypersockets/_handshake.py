@@ -20,7 +20,7 @@ import attrs
 from anyio.abc import ByteStream
 from websockets.client import ClientProtocol
 from websockets.datastructures import Headers
-from websockets.exceptions import InvalidHandshake, InvalidURI
+from websockets.exceptions import InvalidHandshake, InvalidHeader, InvalidURI
 from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory
 from websockets.http11 import Response
 from websockets.protocol import State
@@ -32,6 +32,7 @@ from websockets.uri import WebSocketURI, parse_uri
 from ._checks import check_headers, check_url
 from ._endings import STREAM_ERRORS
 from ._errors import ConfigurationError, ConnectError, HandshakeRejectedError, OpenTimeoutError
+from ._frame_scan import CONTROL_SIZE
 from ._redact import mask_text, mask_url
 from ._transport import OpenRequest
 from ._version import __version__
@@ -107,7 +108,8 @@ def new_core(request: OpenRequest) -> ClientProtocol:
         extensions=[deflate] if request.compression else None,
         subprotocols=[Subprotocol(each) for each in request.subprotocols] or None,
         state=State.OPEN,
-        max_size=request.max_message_size,
+        # The core counts control frames too, which are no messages: the exact limit is StreamProtocol's.
+        max_size=None if request.max_message_size is None else request.max_message_size + CONTROL_SIZE,
         logger=_SILENT,
     )
 
@@ -171,8 +173,9 @@ async def read_head(stream: ByteStream, who: str) -> Head:
             return Head(done.value, raw[: len(raw) - len(rest)], rest)
         except EOFError as error:
             raise ConnectError(f"{who} ended the connection in the middle of its response to the handshake") from error
-        except Exception as error:  # whatever the parser raises means the same; nothing is awaited in it
-            raise ConnectError(f"{who} did not answer the handshake in HTTP: {mask_text(str(error))}") from error
+        except Exception:  # whatever the parser raises means the same; nothing is awaited in it
+            # Its text quotes the peer, which may have sent back our own request, token and all.
+            raise ConnectError(f"{who} did not answer the handshake in HTTP") from None
         data = await _read(stream, who)
         raw += data
         if data:
@@ -221,8 +224,13 @@ def accept(core: ClientProtocol, response: Response, request: OpenRequest) -> No
     try:
         core.process_response(response)
     except InvalidHandshake as error:
-        why = mask_text(str(error))
-        raise ConnectError(f"{mask_url(request.url)} answered the handshake wrongly: {why}") from error
+        # Not its text, which quotes the peer: that may have sent back our own headers.
+        why = (
+            f"its {error.name} header is missing or wrong"
+            if isinstance(error, InvalidHeader)
+            else "it broke the protocol"
+        )
+        raise ConnectError(f"{mask_url(request.url)} answered the handshake wrongly: {why}") from None
 
 
 def header_dict(headers: Headers) -> dict[str, str]:

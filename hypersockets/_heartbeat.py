@@ -6,6 +6,7 @@ Nothing in this file sleeps or reads a clock: every method is given the time.
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any
@@ -69,6 +70,10 @@ class Heartbeat:
             raise ConfigurationError("Heartbeat.timeout needs Heartbeat.pong: without it no answer is recognised")
 
 
+_REMEMBERED = 64
+"""How many unanswered beats are remembered one by one."""
+
+
 @attrs.define(eq=False)
 class Beats:
     """When the next beat is due, and since when the oldest one is unanswered.
@@ -81,8 +86,8 @@ class Beats:
     timeout: float
     """Seconds; infinite when no answer is expected."""
     next_at: float
-    oldest: float | None = None
-    """When the oldest unanswered beat was sent. ``None`` iff none is unanswered."""
+    unanswered: deque[float] = attrs.field(factory=deque)
+    """When each of the unanswered beats was sent, the oldest first; of very many not the newest."""
 
     @classmethod
     def starting(cls, now: float, *, interval: float, timeout: float = math.inf) -> Beats:
@@ -97,23 +102,24 @@ class Beats:
         self.next_at += (missed + 1) * self.interval
         if self.next_at <= now:  # rounding at a multiple of the interval
             self.next_at = now + self.interval
-        if self.oldest is None and self.timeout != math.inf:
-            self.oldest = now
+        if self.timeout != math.inf and len(self.unanswered) < _REMEMBERED:
+            self.unanswered.append(now)
         return True
 
-    def answered(self) -> None:
-        """Take an answer: it answers all beats before it."""
-        self.oldest = None
+    def answered(self, sent_at: float = math.inf) -> None:
+        """Take an answer to the beat sent then, which answers all beats before it too; by default to all of them."""
+        while self.unanswered and self.unanswered[0] <= sent_at:
+            self.unanswered.popleft()
 
     @property
     def deadline(self) -> float:
         """When the oldest unanswered beat times out; infinite if none waits."""
-        return math.inf if self.oldest is None else self.oldest + self.timeout
+        return self.unanswered[0] + self.timeout if self.unanswered else math.inf
 
     def paused(self, since: float, now: float) -> None:
         """Forget the time from ``since`` to ``now``: nothing was read meanwhile, so the silence was ours."""
-        if self.oldest is not None:
-            self.oldest = now - max(0.0, since - self.oldest)
+        for number, sent_at in enumerate(self.unanswered):
+            self.unanswered[number] = now - max(0.0, since - sent_at)
 
 
 @attrs.define(eq=False)

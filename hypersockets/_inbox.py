@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Sequence
+from operator import itemgetter
 
 import attrs
 
 from ._bell import Bell
 from ._errors import ConnectionLostError
-from ._lanes import OVERHEAD
-from ._message import Frame, frame_size
+from ._message import Frame, memory_sizes
 
-__all__ = ["Inbox"]
+__all__ = ["INBOX", "Inbox"]
+
+_SIZE = itemgetter(1)
 
 INBOX = 2**20
-"""Bytes of frames that wait for the dispatch, those it holds for full lanes included, before reading stops."""
+"""Bytes of frames that wait for the dispatch, those it holds for full lanes included, before reading stops. Until
+the session is ready it is as much as all lanes may hold: what it waits for can be behind a large snapshot."""
 
 
 @attrs.define(eq=False)
@@ -23,10 +26,13 @@ class Inbox:
     """Received frames in order. Its limit is soft by one batch: what was read is never refused."""
 
     frames: deque[tuple[Frame, int]] = attrs.field(factory=deque)
+    """Each with the bytes of memory that it takes, so that empty ones are bounded too."""
     size: int = 0
     """Bytes, of frames here and of messages that were taken out and not :meth:`release`\\ d."""
+    limit: int = INBOX
+    """Bytes from which on reading should stop."""
     arrival: Bell = attrs.field(factory=Bell)
-    """Rung when frames, or the end, have come."""
+    """Rung when there is something to do for who empties it: frames, room in a lane, the end."""
     room: Bell = attrs.field(factory=Bell)
     """Rung when bytes were released."""
     end: ConnectionLostError | None = None
@@ -35,24 +41,18 @@ class Inbox:
     @property
     def is_full(self) -> bool:
         """Whether reading should stop."""
-        return self.size >= INBOX
+        return self.size >= self.limit
 
-    def put(self, frames: Iterable[Frame]) -> None:
-        """Append frames."""
-        for frame in frames:
-            size = frame_size(frame) + OVERHEAD
-            self.frames.append((frame, size))
-            self.size += size
-        self.arrival.ring()
+    def put(self, frames: Sequence[Frame]) -> None:
+        """Append frames; whoever does it tells who empties the inbox."""
+        sizes = memory_sizes(frames)
+        self.frames.extend(zip(frames, sizes, strict=True))
+        self.size += sum(sizes)
 
-    def put_back(self, frames: list[tuple[Frame, int]]) -> None:
-        """Put frames that were taken out and not released back in front, in their order."""
-        self.frames.extendleft(reversed(frames))
-        self.arrival.ring()
-
-    def take(self) -> tuple[Frame, int] | None:
-        """Return the oldest frame with its size, or ``None``; the size counts until it is released."""
-        return self.frames.popleft() if self.frames else None
+    def put_in_front(self, items: list[tuple[Frame, int]]) -> None:
+        """Put frames, which were taken out and released, in front again, in their order."""
+        self.size += sum(map(_SIZE, items))
+        self.frames.extendleft(reversed(items))
 
     def release(self, size: int) -> None:
         """Stop counting bytes."""
@@ -65,15 +65,14 @@ class Inbox:
         self.arrival.ring()
 
     async def receive(self) -> tuple[Frame, int]:
-        """Wait for the next frame and take it.
+        """Wait for the next frame and take it; its size counts until it is released.
 
         Raises:
             ConnectionLostError: There is none, and none will come.
         """
         while True:
-            item = self.take()
-            if item is not None:
-                return item
+            if self.frames:
+                return self.frames.popleft()
             if self.end is not None:
                 raise self.end
             await self.arrival.wait()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import enum
 from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable, Iterator, Mapping
+from operator import itemgetter
 from typing import Any, Protocol
 
 import attrs
@@ -16,13 +17,15 @@ import attrs
 from ._bell import Bell
 from ._routing import Overflow, Route, handler_function
 
-__all__ = ["Budget", "Lane", "Lanes", "Put"]
+__all__ = ["Budget", "Item", "Lane", "Lanes", "Put", "Shared", "Size"]
 
 BUDGET = 64 * 2**20
 """Bytes of frames that all lanes of a client hold together before its reading stops."""
 
 OVERHEAD = 64
-"""Bytes that a message counts for beside its payload, so that empty ones are bounded too."""
+"""Bytes that a message counts for beside its share of a frame, so that empty ones are bounded too."""
+
+_SIZE = itemgetter(1)
 
 
 class Put(enum.Enum):
@@ -42,19 +45,48 @@ class Budget:
 
     limit: int = BUDGET
     used: int = 0
-
-    @property
-    def is_spent(self) -> bool:
-        """Whether the lanes hold all they may."""
-        return self.used >= self.limit
+    room_wanted: Bell | None = None
+    """Rung when a message leaves a lane. ``None`` iff nobody waits for room."""
 
 
-class _Waiting(Protocol):
-    """A queue of (message, size)."""
+class Shared:
+    """The bytes of a frame that gave several messages: they count once, until the last of these has left.
+
+    Added to and subtracted from numbers, like the size of a single message.
+    """
+
+    __slots__ = ("_is_held", "_members", "_size")
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._members = 0
+        self._is_held = False
+
+    def once(self) -> int:
+        """Return what one more message adds where they wait in order: the frame's bytes come with the first."""
+        size, self._is_held = OVERHEAD + (0 if self._is_held else self._size), True
+        return size
+
+    def __radd__(self, used: int) -> int:
+        self._members += 1
+        return used + OVERHEAD + (self._size if self._members == 1 else 0)
+
+    def __rsub__(self, used: int) -> int:
+        self._members -= 1
+        return used - OVERHEAD - (0 if self._members else self._size)
+
+
+Size = int | Shared
+Item = tuple[Any, Size]
+"""A message and the bytes that it counts for."""
+
+
+class _Queue(Protocol):
+    """Messages that wait."""
 
     def __len__(self) -> int: ...
-    def append(self, item: tuple[Any, int], /) -> None: ...
-    def popleft(self) -> tuple[Any, int]: ...
+    def append(self, item: Item, /) -> None: ...
+    def popleft(self) -> Item: ...
 
 
 class _Conflated:
@@ -62,18 +94,18 @@ class _Conflated:
 
     def __init__(self, key: Callable[[Any], Hashable]) -> None:
         self._key = key
-        self._items: OrderedDict[Hashable, tuple[Any, int]] = OrderedDict()
+        self._items: OrderedDict[Hashable, Item] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._items)
 
-    def append(self, item: tuple[Any, int]) -> None:
+    def append(self, item: Item) -> None:
         self._items[self._key(item[0])] = item
 
-    def popleft(self) -> tuple[Any, int]:
+    def popleft(self) -> Item:
         return self._items.popitem(last=False)[1]
 
-    def supersede(self, message: Any) -> tuple[Any, int] | None:
+    def supersede(self, message: Any) -> Item | None:
         """Take out and return the message that ``message`` makes obsolete. Raises what the user's function does."""
         return self._items.pop(self._key(message), None)
 
@@ -92,83 +124,109 @@ class Lane:
     budget: Budget
     on_drop: Callable[[Hashable, int, str], None]
     """Called with key, count and reason whenever messages are taken away."""
-    on_room: Callable[[], None]
-    """Called whenever a message has left."""
-    bell: Bell = attrs.field(factory=Bell)
-    """Rung when there is something to take, and when there will be no more."""
-    has_worker: bool = False
+    on_message: Callable[[Lane], None]
+    """Called when there is something to take again, unless the taker was told already."""
+    is_told: bool = False
+    """Whether who empties the lane has been told of messages, and has not come to its end since."""
     last_put: float = 0.0
     """When the last message came, or the session became ready; only kept where ``stale_after`` is set."""
     told_stale: bool = False
+    bell: Bell = attrs.field(factory=Bell)
+    """For iteration: rung when there is something to take, and when there will be no more."""
     is_read: bool = False
     """Whether a task waits for its next message, by iteration."""
-    _waiting: _Waiting = attrs.field(init=False)
-    _working: int | None = None
+    queue: _Queue = attrs.field(init=False)
+    """The messages that wait, oldest first."""
+    working: Size | None = None
     """The size of the message being handled. ``None`` iff none is."""
+    is_closed: bool = False
+    """Whether nobody will take any more messages."""
 
     def __attrs_post_init__(self) -> None:
-        self._waiting = deque() if self.conflate is None else _Conflated(self.conflate)
+        self.queue = deque() if self.conflate is None else _Conflated(self.conflate)
 
     def __len__(self) -> int:
-        return len(self._waiting) + (self._working is not None)
+        return len(self.queue) + (self.working is not None)
 
-    @property
-    def waiting(self) -> int:
-        """How many messages wait, the one being handled not counted."""
-        return len(self._waiting)
+    def put_all(self, items: list[Item]) -> bool:
+        """Take all these messages if that needs no thought; else return ``False`` and take none."""
+        budget, queue = self.budget, self.queue
+        if not isinstance(queue, deque) or self.is_closed or len(self) + len(items) > self.capacity:
+            return False
+        used = sum(map(_SIZE, items), budget.used)
+        if used >= budget.limit:
+            for _, size in items:
+                used -= size  # a shared size has to know that it was not taken
+            return False
+        budget.used = used
+        queue.extend(items)
+        self._tell()
+        return True
 
-    def put(self, message: Any, size: int, *, force: bool = False) -> Put:
+    def put(self, message: Any, size: Size, *, force: bool = False) -> Put:
         """Offer a message; ``force`` lets it in past capacity and budget where it would have to wait.
 
         Whatever a user's ``conflate`` raises comes out, and the message is not in the lane.
         """
-        if isinstance(self._waiting, _Conflated):
-            obsolete = self._waiting.supersede(message)
+        budget = self.budget
+        if self.is_closed:
+            self.on_drop(self.key, 1, "closed")
+            return Put.TAKEN
+        if isinstance(self.queue, _Conflated):
+            obsolete = self.queue.supersede(message)
             if obsolete is not None:
-                self._left(obsolete[1])
+                self.left(obsolete[1])
                 self.on_drop(self.key, 1, "conflated")
         if len(self) >= self.capacity:
             if self.overflow == "drop_newest":
                 self.on_drop(self.key, 1, "drop_newest")
                 return Put.TAKEN
             if self.overflow == "drop_oldest":
-                if self._waiting:  # what is being handled cannot be dropped any more
-                    self._left(self._waiting.popleft()[1])
+                if self.queue:  # what is being handled cannot be dropped any more
+                    self.left(self.queue.popleft()[1])
                     self.on_drop(self.key, 1, "drop_oldest")
             elif not force:
                 return Put.FULL if self.overflow == "block" else Put.OVERFLOW
-        if self.budget.is_spent and not force:
+        if budget.used >= budget.limit and not force:
             return Put.FULL
-        if self.budget.used >= 2 * self.budget.limit:  # losses with handlers that never return: it has to end somewhere
+        if budget.used >= 2 * budget.limit:  # losses with handlers that never return: it has to end somewhere
             self.on_drop(self.key, 1, "memory")
             return Put.TAKEN
-        self._waiting.append((message, size))
-        self.budget.used += size
-        self.bell.ring()
+        budget.used += size
+        self.queue.append((message, size))
+        self._tell()
         return Put.TAKEN
+
+    def _tell(self) -> None:
+        if not self.is_told:
+            self.is_told = True
+            self.on_message(self)
 
     def take(self) -> Any:
         """Return the oldest message; it stays in the lane until :meth:`done`."""
-        message, self._working = self._waiting.popleft()
+        message, self.working = self.queue.popleft()
         return message
 
     def done(self) -> None:
         """Let go of the message that was taken."""
-        if self._working is not None:
-            size, self._working = self._working, None
-            self._left(size)
+        if self.working is not None:
+            size, self.working = self.working, None
+            self.left(size)
+
+    def left(self, size: Size) -> None:
+        """Let go of the bytes of a message that is no longer here."""
+        budget = self.budget
+        budget.used -= size
+        if budget.room_wanted is not None:
+            budget.room_wanted.ring()
 
     def clear(self) -> int:
         """Empty the lane; return how many messages were in it, the one being handled included."""
         count = len(self)
         self.done()
-        while self._waiting:
-            self._left(self._waiting.popleft()[1])
+        while self.queue:
+            self.left(self.queue.popleft()[1])
         return count
-
-    def _left(self, size: int) -> None:
-        self.budget.used -= size
-        self.on_room()
 
 
 class Lanes:
@@ -180,7 +238,7 @@ class Lanes:
         default_handler: Route | None,
         *,
         on_drop: Callable[[Hashable, int, str], None],
-        on_lane: Callable[[Lane], None],
+        on_message: Callable[[Lane], None],
     ) -> None:
         """Make the lanes that the configuration names.
 
@@ -188,15 +246,13 @@ class Lanes:
             handlers: Routes by key.
             default_handler: For all other keys, in one lane, so that a server cannot make lanes.
             on_drop: Called with key, count and reason whenever a message is taken away.
-            on_lane: Called with each lane that has a handler, before its first message.
+            on_message: Called with a lane that has a handler when it is no longer empty.
         """
         self.budget = Budget()
-        self.room_wanted: Bell | None = None
-        """Rung when a message leaves a lane. ``None`` iff nobody waits for room."""
         self.on_silence: Callable[[], None] | None = None
         """Called when a lane's silence begins anew: opened, or no longer stale. ``None`` before any session."""
         self._on_drop = on_drop
-        self._on_lane = on_lane
+        self._on_message = on_message
         self._by_key = {key: self._make(key, route) for key, route in handlers.items()}
         self._streams: dict[Hashable, Lane] = {}
         self.default = None if default_handler is None else self._make(None, default_handler)
@@ -223,12 +279,8 @@ class Lanes:
             route.stale_after,
             self.budget,
             self._on_drop,
-            self._room,
+            _tell_reader if handler is None else self._on_message,
         )
-
-    def _room(self) -> None:
-        if self.room_wanted is not None:
-            self.room_wanted.ring()
 
     def silence_begins(self) -> None:
         """Have whoever keeps the time for ``stale_after`` look at the lanes again."""
@@ -242,9 +294,6 @@ class Lanes:
             lane = self._streams.get(key)
         if lane is None:
             lane = self.main if self.default is None else self.default
-        if lane is not None and lane.handler is not None and not lane.has_worker:
-            lane.has_worker = True
-            self._on_lane(lane)
         return lane
 
     def open_stream(self, key: Hashable, route: Route) -> Lane:
@@ -263,6 +312,7 @@ class Lanes:
         """Forget a stream; what waits in it is dropped, and counted."""
         if self._streams.get(lane.key) is lane:
             del self._streams[lane.key]
+        lane.is_closed = True  # some of its messages may be on their way
         self.drop(lane)
 
     def drop(self, lane: Lane) -> None:
@@ -280,6 +330,11 @@ class Lanes:
     def are_handled(self) -> bool:
         """Whether no lane with a handler holds a message."""
         return not any(len(lane) for lane in self if lane.handler is not None)
+
+
+def _tell_reader(lane: Lane) -> None:
+    """Wake whoever iterates over the lane."""
+    lane.bell.ring()
 
 
 def _iterated(message: Any) -> None:

@@ -18,7 +18,7 @@ __all__ = ["Liveness"]
 logger = logging.getLogger("hypersockets")
 
 BLOCKED_WARNING = 5.0
-"""Seconds for which reading may be stopped by full lanes before the log says so."""
+"""Seconds for which lanes may be full before the log says so."""
 
 
 class Liveness:
@@ -50,35 +50,44 @@ class Liveness:
         self._paused_at: float | None = None
         """Since when reading is stopped. ``None`` while it is not."""
         self._warned = False
-        self._is_paused_for_good = False
+        self._pauses = 0
 
     def heard(self) -> None:
         """Take a sign of life: frames of any kind have arrived."""
         if self.quiet is not None:
             self.quiet.heard(anyio.current_time())
 
-    def pong(self) -> None:
-        """Take the answer to all protocol pings."""
+    def pong(self, sent_at: float) -> None:
+        """Take the answer to the protocol ping that was sent then, and to those before it."""
         assert self.pings is not None  # whoever pings does it by this clock
-        self.pings.answered()
+        self.pings.answered(sent_at)
 
-    def pause(self, *, for_good: bool = False) -> None:
-        """Stop all deadlines: reading is stopped. The log says so if that lasts, unless it is ``for_good``."""
-        self._paused_at = anyio.current_time()
-        self._is_paused_for_good = self._warned = for_good
-        self._bell.ring()
+    def pause(self) -> None:
+        """Stop all deadlines: a lane is full, or reading is stopped. Each call wants a :meth:`resume`."""
+        self._pauses += 1
+        if self._paused_at is None:
+            self._paused_at = anyio.current_time()
+            self._warned = False
+            self._bell.ring()
 
     def resume(self) -> None:
-        """Let the deadlines run on from where they were."""
-        if self._paused_at is not None and not self._is_paused_for_good:
-            since, self._paused_at = self._paused_at, None
-            now = anyio.current_time()
-            for clock in (self.heartbeat, self.pings, self.quiet):
-                if clock is not None:
-                    clock.paused(since, now)
-            for lane in self._lanes:
-                lane.last_put = now - max(0.0, since - lane.last_put)
-            self._bell.ring()
+        """Let the deadlines run on from where they were, once nothing is paused any more."""
+        self._pauses -= 1
+        if self._pauses or self._paused_at is None:
+            return
+        since, self._paused_at = self._paused_at, None
+        now = anyio.current_time()
+        for clock in (self.heartbeat, self.pings, self.quiet):
+            if clock is not None:
+                clock.paused(since, now)
+        for lane in self._lanes:
+            lane.last_put = now - max(0.0, since - lane.last_put)
+        self._bell.ring()
+
+    def stop(self) -> None:
+        """Stop all deadlines for good, for nobody reads any more; the beats go on."""
+        self.pause()
+        self._warned = True
 
     def look_again(self) -> None:
         """Take note that a clock or a lane was added."""
@@ -132,7 +141,7 @@ class Liveness:
         self._warned = True
         full = [lane.key for lane in self._lanes if len(lane) >= lane.capacity]
         logger.warning(
-            "%s: reading has been stopped for %.0f s, for what was received is not handled; full lanes: %r",
+            "%s: for %.0f s what was received could not be handled, and reading stops; full lanes: %r",
             self._name,
             now - since,
             full,

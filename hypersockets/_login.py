@@ -14,7 +14,8 @@ from ._errors import (
     AuthenticationError,
     AuthenticationRejectedError,
     AuthenticationTimeoutError,
-    HyperSocketError,
+    ConfigurationError,
+    ConnectionLostError,
 )
 from ._inbox import Inbox
 from ._message import Frame, as_message
@@ -31,16 +32,30 @@ class Channel:
     headers: Mapping[str, str] = attrs.field(repr=False)
     inbox: Inbox = attrs.field(repr=False)
     write: Callable[[Frame], Awaitable[None]] = attrs.field(repr=False)
+    loss: ConnectionLostError | None = None
+    """What the methods here have raised: of this connection, not of another client that the user's code uses."""
 
     async def receive(self) -> Frame:
         """Wait for the next frame and take it."""
-        frame, size = await self.inbox.receive()
+        frame, size = await self.next()
         self.inbox.release(size)
         return frame
 
+    async def next(self) -> tuple[Frame, int]:
+        """Wait for the next frame and take it; its size, the second value, counts in the inbox until it is released."""
+        try:
+            return await self.inbox.receive()
+        except ConnectionLostError as error:
+            self.loss = error
+            raise
+
     async def send(self, message: Frame) -> None:
         """Send one message."""
-        await self.write(as_message(message))
+        try:
+            await self.write(as_message(message))
+        except ConnectionLostError as error:
+            self.loss = error
+            raise
 
 
 async def authenticate(auth: Auth, channel: Channel, *, timeout: float) -> None:
@@ -58,9 +73,11 @@ async def authenticate(auth: Auth, channel: Channel, *, timeout: float) -> None:
                 await _exchange(auth, channel)
             else:
                 await call(auth, channel)
-        except HyperSocketError:
+        except (AuthenticationRejectedError, ConfigurationError):
             raise
         except Exception as error:
+            if error is channel.loss:
+                raise
             raise AuthenticationError(f"the auth provider raised {type(error).__name__}") from error
     if scope.cancelled_caught:
         raise AuthenticationTimeoutError(f"no verdict on the credentials within {timeout:g} s")
@@ -79,10 +96,11 @@ async def _exchange(provider: Any, channel: Channel) -> None:
     try:
         verdict = None
         while verdict is None:
-            passed_over.append(await channel.inbox.receive())
+            passed_over.append(await channel.next())
             verdict = await call(validate, passed_over[-1][0])
         channel.inbox.release(passed_over.pop()[1])
     finally:
-        channel.inbox.put_back(passed_over)
+        # They were never released: what is passed over still counts.
+        channel.inbox.frames.extendleft(reversed(passed_over))
     if not verdict:
         raise AuthenticationRejectedError("the server rejected the credentials")

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import anyio
 import attrs
+from anyio.lowlevel import checkpoint_if_cancelled
 
 from ._errors import NotConnectedError
 from ._message import Frame
@@ -72,6 +73,7 @@ class Outbox:
         Raises:
             NotConnectedError, ClientClosedError: As :meth:`fail` was told.
         """
+        await checkpoint_if_cancelled()
         self._items.append(item)
         if self.on_item is not None:
             self.on_item()

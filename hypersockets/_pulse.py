@@ -1,11 +1,14 @@
-"""The beats of a session: the tasks that send heartbeats and protocol pings when the liveness clock says so."""
+"""The beats of a session: heartbeats and protocol pings, sent when the liveness clock says so."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
-from ._bell import Bell
+import anyio
+import attrs
+
 from ._calls import call
 from ._errors import ConnectionLostError
 from ._message import Frame, as_message
@@ -15,50 +18,61 @@ from ._wire import Wire
 
 __all__ = ["Pulse"]
 
+PINGS = 16
+"""How many protocol pings may be unanswered where no timeout ends that."""
 
+
+@attrs.define(eq=False, kw_only=True)
 class Pulse:
-    """Sends when it is time. The clock itself never waits for a send, nor for a user's callable."""
+    """Sends when it is time. A task runs only while there is something to wait for: between beats there is none."""
 
-    def __init__(self) -> None:
-        self._beat_due = Bell()
-        self._ping_due = Bell()
-        self._is_pinging = False
+    wire: Wire
+    transport: Transport
+    start: Callable[[str, Callable[[], Awaitable[None]]], None]
+    """Starts a named task of the session."""
+    message: Frame | Callable[[], Any] | None
+    """The heartbeat. ``None`` iff there is none."""
+    on_no_beat: Callable[[ConnectionLostError], None]
+    """Called if the user's callable raises."""
+    on_pong: Callable[[float, float], None]
+    """Called with the time of each ping that was answered, and its round trip, in seconds."""
+    _last: Outgoing | None = attrs.field(default=None, init=False)
+    _is_asking: bool = attrs.field(default=False, init=False)
+    """Whether the user's callable is making a heartbeat."""
+    _pinging: int = attrs.field(default=0, init=False)
+    """How many pings are unanswered."""
 
-    def beat_is_due(self) -> None:
-        """Have a heartbeat sent."""
-        self._beat_due.ring()
+    def beat(self) -> None:
+        """Have a heartbeat sent; one that still waits for the socket is beat enough."""
+        if self._is_asking or (self._last is not None and not self._last.is_settled):
+            return
+        if callable(self.message):
+            self._is_asking = True
+            self.start("heartbeat", partial(self._ask_and_beat, self.message))
+        else:
+            self._last = self.wire.post(as_message(self.message))
 
-    def ping_is_due(self) -> None:
-        """Have a protocol ping sent, unless one is unanswered: its answer would be taken for that of both."""
-        if not self._is_pinging:
-            self._ping_due.ring()
+    async def _ask_and_beat(self, message: Callable[[], Any]) -> None:
+        try:
+            self._last = self.wire.post(as_message(await call(message)))
+        except Exception as error:
+            what = f"the heartbeat.message callable raised {type(error).__name__}"
+            lost = ConnectionLostError(what, code=1000, by="us")
+            lost.__cause__ = error
+            self.on_no_beat(lost)
+        self._is_asking = False
 
-    async def beat(
-        self, message: Frame | Callable[[], Any], wire: Wire, on_failure: Callable[[ConnectionLostError], None]
-    ) -> None:
-        """Send heartbeats until cancelled, or until the user's callable raises."""
-        last: Outgoing | None = None
-        while True:
-            await self._beat_due.wait()
-            try:
-                frame = as_message(await call(message) if callable(message) else message)
-            except Exception as error:
-                what = f"the heartbeat.message callable raised {type(error).__name__}"
-                lost = ConnectionLostError(what, code=1000, by="us")
-                lost.__cause__ = error
-                on_failure(lost)
-                return
-            if last is None or last.is_settled:  # one that still waits for the socket is beat enough
-                last = wire.post(frame)
+    def ping(self) -> None:
+        """Have a protocol ping sent, unless very many are unanswered, which nobody wants to hear of."""
+        if self._pinging < PINGS:
+            self._pinging += 1
+            self.start("pings", self._ping)
 
-    async def ping(self, transport: Transport, on_pong: Callable[[float], None]) -> None:
-        """Send protocol pings, and tell the round trip of each in seconds, until the connection ends."""
-        while True:
-            await self._ping_due.wait()
-            self._is_pinging = True
-            try:
-                latency = await transport.ping()
-            except ConnectionLostError:
-                return  # the reader will say why
-            self._is_pinging = False
-            on_pong(latency)
+    async def _ping(self) -> None:
+        sent_at = anyio.current_time()
+        try:
+            latency = await self.transport.ping()
+        except ConnectionLostError:
+            return  # the reader will say why
+        self._pinging -= 1
+        self.on_pong(sent_at, latency)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import anyio
@@ -38,8 +37,8 @@ from ._redact import mask_url
 from ._state import ConnectionState
 from ._subscribing import keep_subscribed, subscribe_all
 from ._subscriptions import Wanted
-from ._transport import Connector, OpenRequest, Transport, discard
-from ._wire import Wire
+from ._transport import Connector, OpenRequest, Transport
+from ._wire import Wire, discard
 
 __all__ = ["Ended", "Session"]
 
@@ -49,10 +48,13 @@ FAREWELL = 1.0
 
 @attrs.frozen
 class Ended:
-    """Why a session ended, and for how many seconds it had been ready (``None``: it never was)."""
+    """Why and when a session ended."""
 
     error: HyperSocketError
     ready_for: float | None
+    """For how many seconds it had been ready. ``None``: it never was."""
+    lost_at: float | None
+    """When a session that had been ready was lost."""
 
 
 class Session:
@@ -66,13 +68,20 @@ class Session:
         self.url = url if isinstance(url, str) else ""
         self.subprotocol: str | None = None
         self._inbox = Inbox()
-        self._dispatch = Dispatch(core, self._inbox, on_verdict=self._on_verdict, on_overflow=self._on_overflow)
-        self._pulse = Pulse()
+        self._dispatch = Dispatch(
+            core,
+            self._inbox,
+            on_verdict=self._on_verdict,
+            on_overflow=self._on_overflow,
+            on_held=self._on_held,
+        )
+        self._pulse: Pulse | None = None
+        """``None`` until the session is ready."""
         self._liveness = Liveness(
             name=core.name,
             lanes=core.lanes,
-            on_beat=self._pulse.beat_is_due,
-            on_ping=self._pulse.ping_is_due,
+            on_beat=self._beat,
+            on_ping=self._ping,
             on_stale=self._on_stale,
             on_loss=self._on_dead_peer,
         )
@@ -104,6 +113,8 @@ class Session:
                 self._opening.deadline = anyio.current_time() + self._config.open_timeout
                 async with self._connector.open(await self._request()) as transport:
                     self._opening.deadline = math.inf
+                    if self._opening.cancel_called and self._core.closing is None:  # it is too late to take that back
+                        raise OpenTimeoutError(f"the connection was not open within {self._config.open_timeout:g} s")
                     try:
                         await self._live(transport)
                     finally:
@@ -117,8 +128,11 @@ class Session:
             self._why.__cause__ = error
         if self._why is None:
             self._why = OpenTimeoutError(f"the connection was not open within {self._config.open_timeout:g} s")
-        ready_for = None if self._ready_at is None else (self._core.lost_at or 0.0) - self._ready_at
-        return Ended(self._why, ready_for)
+        if self._ready_at is None:
+            return Ended(self._why, None, None)
+        lost_at = self._core.lost_at
+        assert lost_at is not None  # the core was told of the end
+        return Ended(self._why, lost_at - self._ready_at, lost_at)
 
     async def _request(self) -> OpenRequest:
         """Ask for URL and headers; say where this attempt goes to."""
@@ -136,7 +150,13 @@ class Session:
             children = Children(group)
             try:
                 self._wire = wire = Wire(
-                    self._core, transport, self._inbox, self._liveness, on_lost=self._on_lost, on_broken=self._on_broken
+                    self._core,
+                    transport,
+                    self._inbox,
+                    self._liveness,
+                    on_batch=self._dispatch.take,
+                    on_lost=self._on_lost,
+                    on_broken=self._on_broken,
                 )
                 group.start_soon(self._run_dispatch, name="hypersockets.dispatch")
                 children.start("reader", wire.read)
@@ -194,12 +214,16 @@ class Session:
         clocks.start(self._liveness, anyio.current_time())
 
     def _become_ready(self, children: Children, transport: Transport, wire: Wire) -> None:
+        heartbeat = self._config.heartbeat
+        self._pulse = Pulse(
+            wire=wire,
+            transport=transport,
+            start=children.start,
+            message=None if heartbeat is None else heartbeat.message,
+            on_no_beat=self._on_no_beat,
+            on_pong=self._on_pong,
+        )
         children.start("liveness", self._liveness.run)
-        if self._config.ping_interval is not None:
-            children.start("pings", partial(self._pulse.ping, transport, self._on_pong))
-        if self._config.heartbeat is not None:
-            message = self._config.heartbeat.message
-            children.start("heartbeat", partial(self._pulse.beat, message, wire, self._on_no_beat))
         self._ready_at = anyio.current_time()
         self._core.lanes.on_silence = self._liveness.look_again
         self._core.session_ready(self)
@@ -254,7 +278,7 @@ class Session:
         """Close as the user wants: stop reading, let handlers finish, then the close handshake."""
         children.stop("reader")
         await children.ended("reader")  # a batch that it has already may come before its cancellation does
-        self._liveness.pause(for_good=True)  # heartbeats go on, and nobody listens for their answers
+        self._liveness.stop()  # heartbeats go on, and nobody listens for their answers
         self._dispatch.finish()
         await self._core.drain(self._dispatched)
         await self._say_goodbye(transport, *(self._core.closing or (1000, "")))
@@ -301,8 +325,22 @@ class Session:
     def _on_overflow(self, lane: Lane) -> None:
         self.end(ConnectionLostError(f"the lane of {lane.key!r} is full", code=1000, by="us"), farewell=(1000, ""))
 
+    def _on_held(self, is_held: bool) -> None:
+        if is_held:
+            self._liveness.pause()
+        else:
+            self._liveness.resume()
+
     def _on_stale(self, lane: Lane, silent_for: float) -> None:
         self._core.emit(RouteStale, key=lane.key, silent_for=silent_for)
+
+    def _beat(self) -> None:
+        assert self._pulse is not None  # the clock runs from ready on
+        self._pulse.beat()
+
+    def _ping(self) -> None:
+        assert self._pulse is not None
+        self._pulse.ping()
 
     def _on_dead_peer(self, error: ConnectionLostError) -> None:
         self.end(error, farewell=(1011, ""))
@@ -310,9 +348,9 @@ class Session:
     def _on_no_beat(self, error: ConnectionLostError) -> None:
         self.end(error, farewell=(1000, ""))
 
-    def _on_pong(self, latency: float) -> None:
+    def _on_pong(self, sent_at: float, latency: float) -> None:
         self._core.counters.latency = latency
-        self._liveness.pong()
+        self._liveness.pong(sent_at)
 
     @property
     def queued(self) -> int:

@@ -25,7 +25,7 @@ from ._errors import (
     SubscriptionRefusedError,
 )
 from ._redact import show
-from ._values import check_seconds, count, fraction, is_number, seconds, to_seconds
+from ._values import check_seconds, count, fraction, is_number, seconds, to_optional_seconds, to_seconds
 
 __all__ = [
     "ExponentialBackoff",
@@ -210,7 +210,7 @@ class RetryPlan:
             exhausted.__cause__ = error
             return exhausted
         if isinstance(error, HandshakeRejectedError) and error.retry_after is not None:
-            cap: Any = getattr(self.strategy, "max_delay", None)
+            cap: Any = to_optional_seconds(getattr(self.strategy, "max_delay", None))
             delay = max(delay, min(error.retry_after, cap if is_number(cap) else RETRY_AFTER_CAP))
         if ready_for is not None:
             delay += self.offset

@@ -7,24 +7,32 @@ which bytes go out in which order, and what an ending is called.
 
 from __future__ import annotations
 
+import math
 from collections import deque
+from collections.abc import Callable
 from typing import Final
 
 import attrs
 from websockets.client import ClientProtocol
-from websockets.frames import Frame, Opcode
+from websockets.frames import Close, Frame, Opcode
 from websockets.protocol import State
 
 from ._endings import Loss, cut_reason, network_loss, own_loss, peer_loss, protocol_loss
-from ._frame_scan import FrameScan
+from ._frame_scan import CONTROL_SIZE, EMPTY_FRAGMENTS, FrameScan
+from ._framing import LIFTED, head_size, is_hopeless, is_plain, lift
 from ._redact import mask_text
 
 __all__ = ["Outgoing", "StreamProtocol"]
 
 _DATA: Final = (Opcode.TEXT, Opcode.BINARY, Opcode.CONT)
 _PONG_HEAD: Final = bytes((0x80 | Opcode.PONG,))
+_CLOSE_HEAD: Final = bytes((0x80 | Opcode.CLOSE,))
 _PENDING_PONGS: Final = 16
 _SEARCHED: Final = 1024  # bytes of each read, one by one; larger frames are few, so parsing them is quick enough
+
+
+class _TooMuchError(Exception):
+    """A message is larger than allowed."""
 
 
 @attrs.define(eq=False)
@@ -51,39 +59,108 @@ class StreamProtocol:
     """How many frames of any kind have arrived."""
     pongs: list[bytes] = attrs.field(factory=list)
     """The payloads of the pongs in what was fed last."""
+    payload: int = 0
+    """How many bytes of data messages have arrived."""
+    _max_size: float = attrs.field(init=False)  # bytes of a message
+    _lane: int | None = attrs.field(init=False)  # the largest payload that is lifted; None: the core gets everything
+    _decode: Callable[[bytes], str | bytes] = attrs.field(init=False)
+    _rest: bytes = b""  # the beginning of a frame that the core has not been given
+    _owed: int = 0  # the bytes still to come of the frame that the core is in
     _closed_with: int | None = None  # the code of the close frame that close() made, None if it made none
     _scan: FrameScan | None = None  # of what comes when nobody wants it any more; None until it can begin
     _parts: bytearray | None = None  # the fragments of a message that is not whole yet
+    _empty: int = 0  # those of them that are empty
     _text: bool = False  # True iff that message is text
     _waiting: deque[Outgoing] = attrs.field(factory=deque)
     _frames_out: list[bytes] = attrs.field(factory=list)
     _pongs_out: deque[bytes] = attrs.field(factory=lambda: deque(maxlen=_PENDING_PONGS))
+
+    def __attrs_post_init__(self) -> None:
+        limit = self._core.max_message_size
+        self._max_size = math.inf if limit is None else limit - CONTROL_SIZE
+        self._lane = None if self._core.extensions else int(min(self._max_size, LIFTED))
+        self._decode = bytes.decode if self._decode_text else bytes
 
     # Inbound
 
     def feed(self, data: bytes) -> list[str | bytes]:
         """Take what was read and return the whole messages that it completes."""
         self.pongs = []
-        self._core.receive_data(data)
         messages: list[str | bytes] = []
+        if self._lane is None:
+            self._ask_core(data, 0, len(data), messages)
+        else:
+            self._feed_by_lane(data, self._lane, messages)
+        self._collect()
+        if self.loss is None:
+            self._judge()
+        return messages
+
+    def _feed_by_lane(self, data: bytes, limit: int, messages: list[str | bytes]) -> None:
+        """Lift what is plain; give the core the other frames, whole or as they come, and only at their ends go on."""
+        if self._rest:
+            data, self._rest = self._rest + data, b""
+        size = len(data)
+        at = min(self._owed, size)
+        if at:
+            self._owed -= at
+            self._ask_core(data, 0, at, messages)
+        while at < size and not self._is_at_end:
+            if self._parts is None:
+                before = len(messages)
+                at, payload = lift(data, at, limit, self._decode, messages)
+                self.frames += len(messages) - before
+                self.payload += payload
+            end = self._next_end(data, at, limit)
+            if end == at:  # not enough to decide
+                self._rest = data[at:]
+                return
+            self._owed = max(0, end - size)
+            self._ask_core(data, at, min(end, size), messages)
+            at = end
+
+    def _next_end(self, data: bytes, at: int, limit: int) -> int:
+        """Return up to where the core has to be asked about the frame that begins at ``at``."""
+        size = len(data)
+        if size - at < 2:
+            return at
+        if is_hopeless(data, at):
+            return size
+        head, payload = head_size(data, at)
+        if size - at < head:
+            return at
+        end = at + head + payload
+        is_lifted_later = end > size and self._parts is None and is_plain(data, at, limit)
+        return at if is_lifted_later else end
+
+    @property
+    def _is_at_end(self) -> bool:
+        """Whether the core looks at nothing any more."""
+        return self.failed or self._core.close_rcvd is not None or self._core.parser_exc is not None
+
+    def _ask_core(self, data: bytes, at: int, end: int, messages: list[str | bytes]) -> None:
+        """Have the core take a part of what was read."""
+        self._core.receive_data(data[at:end])
         for frame in self._core.events_received():
             assert isinstance(frame, Frame)
             self.frames += 1
             if frame.opcode is Opcode.PONG:
                 self.pongs.append(bytes(frame.data))
             elif frame.opcode in _DATA:
+                self.payload += len(frame.data)
                 try:
                     message = self._assemble(frame)
                 except UnicodeDecodeError as error:
-                    self._core.fail(1007, "text that is not UTF-8")
-                    self._fail(1007, f"text that is not UTF-8 ({error.reason} at byte {error.start})")
+                    self._core.receive_data(data[end:])  # pings in there are answered, as if all had come at once
+                    where = f" ({error.reason} at byte {error.start})"
+                    self._refuse(1007, "text that is not UTF-8", where)
+                    break
+                except _TooMuchError as error:
+                    self._core.receive_data(data[end:])
+                    self._refuse(1009, str(error))
                     break
                 if message is not None:
                     messages.append(message)
-        self._collect()
-        if self.loss is None:
-            self._judge()
-        return messages
 
     def skip(self, data: bytes) -> None:
         """Take what was read after our close frame, of which only the peer's end counts.
@@ -91,19 +168,35 @@ class StreamProtocol:
         Finding the frames' ends is four times as fast as parsing them, and a flood may have filled the buffers of
         two kernels before our close frame came to it.
         """
+        if self._scan is None:
+            data = self._to_frame_end(data)
+        if self._scan is not None and self.loss is None:
+            self._scan.feed(data)
+            if self._scan.has_closed:
+                self.loss = own_loss(self._closed_with)
+
+    def _to_frame_end(self, data: bytes) -> bytes:
+        """Give the core the rest of the frame that it is in; begin to scan behind that, and return what is there."""
+        if self._lane is not None:
+            data, self._rest = self._rest + data, b""
+            owed, self._owed = data[: self._owed], max(0, self._owed - len(data))
+            if owed:
+                self._ask_core(owed, 0, len(owed), [])
+                self._collect()
+                self._judge()
+            if not self._owed:
+                self._scan = FrameScan(None)
+            return data[len(owed) :]
         position = 0
         while self._scan is None and self.loss is None and position < len(data):
-            # The scan can begin where a frame ends. The core does not say where that is: only when.
+            # The core does not say where a frame ends: only when.
             end = position + 1 if position < _SEARCHED else len(data)
             before = self.frames
             self.feed(data[position:end])
             position = end
             if self.frames == before + 1 and end <= _SEARCHED:
                 self._scan = FrameScan(None)
-        if self._scan is not None and self.loss is None:
-            self._scan.feed(data[position:])
-            if self._scan.has_closed:
-                self.loss = own_loss(self._closed_with)
+        return data[position:]
 
     def _assemble(self, frame: Frame) -> str | bytes | None:
         payload = frame.data
@@ -111,12 +204,23 @@ class StreamProtocol:
             self._text = frame.opcode is Opcode.TEXT
         if self._parts is not None or not frame.fin:
             # Joined as they come: an endless stream of empty fragments takes no memory.
-            parts = self._parts = bytearray() if self._parts is None else self._parts
+            if self._parts is None:
+                self._parts, self._empty = bytearray(), 0
+            parts = self._parts
             parts += payload
+            self._empty += not payload and not frame.fin
+            if self._empty > EMPTY_FRAGMENTS:
+                raise _TooMuchError("a message of too many empty fragments")
+            self._check_size(len(parts))
             if not frame.fin:
                 return None
             payload, self._parts = parts, None
-        return str(payload, "utf-8") if self._text and self._decode_text else bytes(payload)
+        self._check_size(len(payload))
+        return self._decode(bytes(payload)) if self._text else bytes(payload)
+
+    def _check_size(self, size: int) -> None:
+        if size > self._max_size:
+            raise _TooMuchError(f"a message larger than {self._max_size} bytes")
 
     def _judge(self) -> None:
         """See whether what was read ended the connection."""
@@ -131,6 +235,17 @@ class StreamProtocol:
             assert core.close_sent is not None
             self._fail(int(core.close_sent.code), mask_text(core.close_sent.reason or str(core.parser_exc)))
 
+    def _refuse(self, code: int, why: str, where: str = "") -> None:
+        """Fail the connection for what the core let pass."""
+        if self._core.state is State.OPEN:
+            self._core.fail(code, why)
+        elif self._closed_with is None:
+            # A close frame came behind, and the core has answered it: this comes first.
+            self._collect()
+            self._frames_out = [frame for frame in self._frames_out if frame[:1] != _CLOSE_HEAD]
+            self._frames_out.append(Frame(Opcode.CLOSE, Close(code, why).serialize()).serialize(mask=True))
+        self._fail(code, why + where)
+
     def _fail(self, code: int, why: str) -> None:
         self.failed = True
         self.loss = protocol_loss(code, why)
@@ -140,6 +255,8 @@ class StreamProtocol:
         if self._closed_with is not None:
             self.loss = own_loss(self._closed_with)
             return
+        if self._rest:  # the core says of what the stream's end is the middle
+            self._core.receive_data(self._rest)
         self._core.receive_eof()
         is_in_frame = str(self._core.parser_exc).startswith("stream ends")
         where = "a frame" if is_in_frame else "a message" if self._parts is not None else ""

@@ -30,7 +30,7 @@ from ._writer import Writer
 
 __all__ = ["StreamConnector", "StreamTransport"]
 
-_READ_SIZE: Final = 65536
+_READ_SIZE: Final = 262144  # as much as asyncio reads at once: what is split is copied
 
 
 @attrs.define(eq=False)
@@ -98,14 +98,28 @@ class StreamTransport:
         Raises:
             ConnectionLostError: The connection has ended, or a close frame was sent.
         """
+        await self.send_many((message,))
+
+    async def send_many(self, messages: Sequence[str | bytes]) -> None:
+        """Write whole messages in one go: all of them, or, cancelled before the first byte, none.
+
+        Raises:
+            ConnectionLostError: The connection has ended, or a close frame was sent.
+        """
         self._check_open()
-        outgoing = self._protocol.queue(message)
+        outgoing = [self._protocol.queue(message) for message in messages]
         try:
             await self._writer.flush()
         finally:
-            self._protocol.withdraw(outgoing)
-        if not outgoing.taken:  # a close frame went first
+            for each in outgoing:
+                self._protocol.withdraw(each)
+        if not outgoing[-1].taken:  # a close frame went first
             raise self._protocol.why_not_open().error()
+
+    @property
+    def payload_received(self) -> int:
+        """Bytes of payload of all data messages so far, uncompressed."""
+        return self._protocol.payload
 
     async def ping(self) -> float:
         """Send a ping, wait for its pong or a later one's, return the seconds between.

@@ -16,7 +16,7 @@ from ._lanes import Lane
 
 __all__ = ["EventListener", "MessageStream"]
 
-_BURST = 64
+_BURST = 256
 """How many messages may be handed out between two checkpoints."""
 
 
@@ -54,11 +54,12 @@ class MessageStream:
         if self._burst >= _BURST:  # a consumer that never blocks must not stop the event loop
             self._burst = 0
             await checkpoint()
-        while not self._lane.waiting:
+        while not self._lane.queue:
             end = StopAsyncIteration() if self._is_closed else self._end()
             if end is not None:
                 raise end
             self._burst = 0
+            self._lane.is_told = False
             await self._lane.bell.wait()
 
     def close(self) -> None:
@@ -69,7 +70,7 @@ class MessageStream:
             self._lane.bell.ring()
 
     def __repr__(self) -> str:
-        return f"<MessageStream {self._lane.key!r} waiting={self._lane.waiting}>"
+        return f"<MessageStream {self._lane.key!r} waiting={len(self._lane.queue)}>"
 
 
 class EventListener:
@@ -81,6 +82,7 @@ class EventListener:
         self._bell = Bell()
         self._is_over = False
         self._is_waiting = False
+        self._burst = 0
         self.missed: int = 0
         """How many events were gone before this listener came to them."""
 
@@ -92,11 +94,15 @@ class EventListener:
             raise RuntimeError(
                 "another task is waiting for this listener's next event; use client.events() for one of its own"
             )
-        await checkpoint()
+        self._burst += 1
+        if self._burst >= _BURST or self._is_over:
+            self._burst = 0
+            await checkpoint()
         while not self._is_over:
             event = self.next_nowait()
             if event is not None:
                 return event
+            self._burst = 0
             self._log.wakers.add(self._bell.ring)
             self._is_waiting = True
             try:

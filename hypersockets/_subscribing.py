@@ -12,7 +12,7 @@ from ._core import Core
 from ._errors import ConnectError, HyperSocketError, SubscriptionRefusedError, SubscriptionTimeoutError
 from ._events import ErrorOccurred
 from ._message import as_message
-from ._subscriptions import SubscriptionSet, Wanted
+from ._subscriptions import SubscriptionSet, Verdict, Wanted
 from ._wire import Wire
 
 __all__ = ["confirmation", "keep_subscribed", "subscribe_all"]
@@ -46,10 +46,9 @@ async def keep_subscribed(core: Core, wire: Wire, progress: Bell) -> None:
         for wanted in core.subscriptions.unsent():
             try:
                 await _send(core, wire, wanted, progress)
-            except HyperSocketError as error:  # this one cannot be had; the session is not to blame
+            except HyperSocketError as error:  # this one cannot be asked for; the session is not to blame
                 core.emit(ErrorOccurred, error=error)
-                core.subscriptions.drop(wanted)
-                wanted.settle(False)
+                wanted.settle(error)  # it stays wanted, and the next session asks again
         await progress.wait()
 
 
@@ -61,8 +60,8 @@ async def _send(core: Core, wire: Wire, wanted: Wanted, progress: Bell) -> None:
             message = as_message(await ask("subscription", message, core.resume_point()))
         except (TypeError, ValueError) as error:
             raise ConnectError(f"the subscription callable gave no message: {error}") from error
-        if subscriptions.get(wanted.key) is not wanted or wanted.was_sent:
-            return  # unsubscribed while it was asked for
+    if subscriptions.get(wanted.key) is not wanted or wanted.was_sent:
+        return  # unsubscribed while this one, or another, was asked for
     subscriptions.sending(wanted)
     wire.post(message, partial(_sent, subscriptions, wanted, progress))
 
@@ -77,12 +76,14 @@ async def confirmation(core: Core, wanted: Wanted, *, from_handler: bool) -> Non
 
     Raises:
         SubscriptionRefusedError, SubscriptionTimeoutError: It is then no longer wanted.
+        ConnectError: The user's callable raised; it stays wanted.
         ClientClosedError: The client has ended; for a handler, it is closing.
     """
     bell = Bell()
-    verdicts: list[bool] = []
+    core.must_be_open(from_handler=from_handler)
+    verdicts: list[Verdict] = []
 
-    def settled(verdict: bool) -> None:
+    def settled(verdict: Verdict) -> None:
         verdicts.append(verdict)
         bell.ring()
 
@@ -103,6 +104,8 @@ async def confirmation(core: Core, wanted: Wanted, *, from_handler: bool) -> Non
         core.watchers.discard(bell)
         if settled in wanted.watchers:
             wanted.watchers.remove(settled)
+    if isinstance(verdicts[0], Exception):
+        raise verdicts[0]
     if not verdicts[0]:
         core.subscriptions.drop(wanted)
         raise SubscriptionRefusedError("the subscription was refused, or unsubscribed while it waited", key=wanted.key)

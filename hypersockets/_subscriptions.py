@@ -91,7 +91,14 @@ def as_subscriptions(entries: Iterable[Subscription | SubscriptionMessage]) -> t
         raise ConfigurationError(
             f"subscriptions is {describe(entries)}; it must be a list of messages or Subscriptions"
         )
-    return tuple(as_subscription(entry) for entry in entries)
+    return tuple(_numbered(number, entry) for number, entry in enumerate(entries))
+
+
+def _numbered(number: int, entry: Subscription | SubscriptionMessage) -> Subscription:
+    try:
+        return as_subscription(entry)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"subscriptions[{number}]: {error}") from None
 
 
 class _Stage(enum.Enum):
@@ -103,6 +110,10 @@ class _Stage(enum.Enum):
     REFUSED = 4
 
 
+Verdict = bool | Exception
+"""``True``: confirmed; ``False``: refused; an error: what to ask for could not be said, on this connection."""
+
+
 @attrs.define(eq=False)
 class Wanted:
     """One wanted subscription. What waits for its fate is in ``watchers``."""
@@ -110,8 +121,8 @@ class Wanted:
     key: Hashable = attrs.field(repr=False)  # it may be the message, which may hold a secret
     subscription: Subscription
     stage: _Stage = _Stage.UNSENT
-    watchers: list[Callable[[bool], None]] = attrs.field(factory=list)
-    """Each is called once, when the entry is confirmed (``True``) or refused (``False``)."""
+    watchers: list[Callable[[Verdict], None]] = attrs.field(factory=list)
+    """Each is called once, when the entry is confirmed (``True``), refused (``False``) or cannot be asked for."""
 
     @property
     def was_sent(self) -> bool:
@@ -128,12 +139,12 @@ class Wanted:
         """Whether the present connection has confirmed or refused it."""
         return self.stage in (_Stage.CONFIRMED, _Stage.REFUSED)
 
-    def settle(self, confirmed: bool) -> None:
+    def settle(self, verdict: Verdict) -> None:
         """Note the verdict and tell whoever waits for it."""
-        self.stage = _Stage.CONFIRMED if confirmed else _Stage.REFUSED
+        self.stage = _Stage.CONFIRMED if verdict is True else _Stage.REFUSED
         watchers, self.watchers = self.watchers, []
         for watcher in watchers:
-            watcher(confirmed)
+            watcher(verdict)
 
 
 @attrs.define(eq=False)
@@ -141,8 +152,8 @@ class SubscriptionSet:
     """The wanted subscriptions, in order; at most one per key."""
 
     _wanted: dict[Hashable, Wanted] = attrs.field(factory=dict)
-    _awaited: dict[Wanted, Ack] = attrs.field(factory=dict)
-    """Sent on the present connection, verdict outstanding, oldest first."""
+    acks: dict[Wanted, Ack] = attrs.field(factory=dict, init=False)
+    """Of what was sent on the present connection and has no verdict, oldest first; always the same dictionary."""
 
     def __iter__(self) -> Iterator[Wanted]:
         return iter(tuple(self._wanted.values()))
@@ -167,7 +178,7 @@ class SubscriptionSet:
 
     def start_connection(self) -> None:
         """Forget what an earlier connection was told and has confirmed."""
-        self._awaited.clear()
+        self.acks.clear()
         for wanted in self._wanted.values():
             wanted.stage = _Stage.UNSENT
 
@@ -189,7 +200,7 @@ class SubscriptionSet:
         """Note that its message is about to be sent; an ack is awaited from here on."""
         wanted.stage = _Stage.SENT
         if wanted.subscription.ack is not None:
-            self._awaited[wanted] = wanted.subscription.ack
+            self.acks[wanted] = wanted.subscription.ack
 
     def sent(self, wanted: Wanted) -> None:
         """Note that its message is out: that is all the confirmation there is without an ``ack``."""
@@ -198,12 +209,12 @@ class SubscriptionSet:
 
     def await_no_more(self, wanted: Wanted) -> None:
         """Stop asking its ``ack``."""
-        self._awaited.pop(wanted, None)
+        self.acks.pop(wanted, None)
 
     @property
     def awaited(self) -> tuple[Wanted, ...]:
         """Entries whose ack has not come, oldest first."""
-        return tuple(self._awaited)
+        return tuple(self.acks)
 
     def offer(self, message: Any) -> list[tuple[Wanted, bool]]:
         """Ask the awaited acks about a parsed message; return whom it confirms or refuses, settled.
@@ -214,7 +225,7 @@ class SubscriptionSet:
         verdicts: list[tuple[Wanted, bool]] = []
         asked: set[Hashable] = set()
         error: Exception | None = None
-        for wanted, ack in self._awaited.items():
+        for wanted, ack in self.acks.items():
             if _identity(ack) in asked:
                 continue
             asked.add(_identity(ack))
@@ -228,7 +239,7 @@ class SubscriptionSet:
         if error is not None and not verdicts:
             raise error
         for wanted, confirmed in verdicts:
-            del self._awaited[wanted]
+            del self.acks[wanted]
             wanted.settle(confirmed)
         return verdicts
 

@@ -23,7 +23,7 @@ from ._stream_transport import StreamConnector
 from ._subscriptions import Wanted
 from ._transport import Connector
 from ._trio_websocket_transport import TrioWebSocketConnector
-from ._workers import run_lane
+from ._workers import Workers
 
 __all__ = ["Supervisor"]
 
@@ -57,8 +57,14 @@ class Supervisor:
         try:
             async with anyio.create_task_group() as group:
                 self._group_scope = group.cancel_scope
-                core.start_worker = partial(self._start_worker, group)
-                group.start_soon(self._end_merging, name="hypersockets.events")
+                core.start_task = partial(_start, group)
+                core.workers = Workers(
+                    client=self._client,
+                    start=core.start_task,
+                    on_error=self._on_handler_error,
+                    on_close=self.close,
+                    on_empty=core.handled.ring,
+                )
                 failure = await self._keep_connected()
                 # Not `or`: an exception can be false.
                 core.failure = failure if core.failure is None else core.failure
@@ -71,7 +77,7 @@ class Supervisor:
         except BaseException as error:  # a bug, or a user's strategy: comes out of connect() as itself
             core.failure = core.failure or alone(error)
         finally:
-            core.start_worker = None
+            core.start_task = None
             core.end(cancel_body)
 
     async def _keep_connected(self) -> BaseException | None:
@@ -87,7 +93,9 @@ class Supervisor:
                 return verdict
             core.move(ConnectionState.RECONNECTING)
             core.emit(Reconnecting, attempt=verdict.attempt, delay=verdict.delay)
-            await self._pause(verdict.delay)
+            # The wait began with the loss: what taking leave of the server took is part of it.
+            spent = 0.0 if ended.lost_at is None else anyio.current_time() - ended.lost_at
+            await self._pause(max(0.0, verdict.delay - spent))
         return None
 
     async def _attempt(self) -> Ended:
@@ -152,22 +160,6 @@ class Supervisor:
             logger.error("%s: another failure after the first: %s", self._core.name, type(error).__name__)
         self._group_scope.cancel()
 
-    def _start_worker(self, group: anyio.abc.TaskGroup, lane: Lane) -> None:
-        group.start_soon(self._work, lane, name="hypersockets.lane")
-
-    async def _work(self, lane: Lane) -> None:
-        with anyio.CancelScope() as scope:
-            self._core.workers.append(scope)
-            assert lane.handler is not None  # only such lanes ask for a worker
-            await run_lane(
-                self._client,
-                lane,
-                lane.handler,
-                on_error=self._on_handler_error,
-                on_close=self.close,
-                on_empty=self._core.handled.ring,
-            )
-
     def _on_handler_error(self, lane: Lane, error: BaseException) -> bool:
         core, policy = self._core, self._core.config.on_handler_error
         core.counters.handler_errors += 1
@@ -184,14 +176,9 @@ class Supervisor:
             core.session.end(lost, farewell=(1000, ""), linger=FAREWELL)
         return True
 
-    async def _end_merging(self) -> None:
-        """End each merging window of the event log in time."""
-        log = self._core.log
-        while True:
-            await self._core.merging.wait()
-            while (until := log.merge_until) is not None:
-                await anyio.sleep_until(until)
-                log.flush(until)
+
+def _start(group: anyio.abc.TaskGroup, task: Callable[[], Any], name: str) -> None:
+    group.start_soon(task, name=name)
 
 
 def _connector(core: Core) -> Connector:

@@ -7,16 +7,15 @@ can carry a session.
 from __future__ import annotations
 
 import ssl
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Literal, Protocol, runtime_checkable
 
 import attrs
 
-from ._errors import ConnectionLostError
 from ._redact import mask_headers, mask_url
 
-__all__ = ["FROM_ENVIRONMENT", "Connector", "OpenRequest", "Transport", "discard"]
+__all__ = ["FROM_ENVIRONMENT", "Connector", "OpenRequest", "Transport"]
 
 FROM_ENVIRONMENT = "environment"
 """The ``proxy`` that means: as ``HTTPS_PROXY``, ``ALL_PROXY``, ``NO_PROXY`` and the like say."""
@@ -62,8 +61,10 @@ class Transport(Protocol):
     """One open WebSocket connection.
 
     Each method may be called by one task at a time, and different methods at the same time, but
-    ``send`` and ``ping`` may be called by several tasks at once. Two attributes are optional:
-    ``subprotocol`` (``str | None``) and ``response_headers`` (a mapping, names in lower case).
+    ``send`` and ``ping`` may be called by several tasks at once. Some attributes are optional:
+    ``subprotocol`` (``str | None``), ``response_headers`` (a mapping, names in lower case),
+    ``payload_received`` (``int``: bytes of payload so far, which saves counting them), and
+    ``send_many(messages)``, which does for several messages, in one write, what ``send`` does for one.
     """
 
     async def receive(self) -> Sequence[str | bytes]:
@@ -103,21 +104,6 @@ class Transport(Protocol):
         ``receive`` goes on up to the peer's reply, then raises. Never raises for a lost connection.
         """
         ...
-
-
-async def discard(transport: Transport) -> None:
-    """After ``close``: throw away what still comes, and return when the connection has ended.
-
-    A transport may have a method ``discard`` of its own for it: a flood may have filled the buffers of two kernels
-    before our close frame came to the peer, and to make messages of all that takes time.
-    """
-    own: Callable[[], Awaitable[None]] | None = getattr(transport, "discard", None)
-    if own is not None:
-        await own()
-        return
-    with suppress(ConnectionLostError):
-        while True:
-            await transport.receive()
 
 
 @runtime_checkable

@@ -190,11 +190,12 @@ class TrioWebSocketTransport:
             return own_loss(self._closed_with)
         if link.loss is None and reason.code == 1006:
             return network_loss("a frame" if link.scan.is_in_frame else "", link.cause)
-        if link.loss is None and link.scan.close_code == reason.code:
-            return peer_loss(reason.code, reason.reason or "")
         if link.loss is None:
-            # trio-websocket found a broken frame: it says so as if the peer had closed, and sends nothing.
-            link.fail(reason.code, reason.reason or "")
+            # It says of a broken frame as if the peer had closed; and it knows no 1014. So we look ourselves.
+            close = link.scan.close_frame
+            if close is not None:
+                return peer_loss(*close)
+            link.fail(int(reason.code), reason.reason or "")
         assert link.loss is not None
         return link.loss
 

@@ -7,12 +7,14 @@ writing is done by one task, so a cancelled caller never leaves half a frame beh
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
 
 import anyio
 from anyio.lowlevel import checkpoint
 
 from ._bell import Bell
+from ._calls import mishaps
 from ._core import Core
 from ._errors import ConnectionLostError
 from ._inbox import Inbox
@@ -21,10 +23,13 @@ from ._message import Frame, as_message, frame_size, matcher
 from ._outbox import Outgoing
 from ._transport import Transport
 
-__all__ = ["Wire"]
+__all__ = ["Wire", "discard"]
 
 REPLIES = 64
 """How many answers to passive pings may wait for the socket; older ones are obsolete by then."""
+
+AT_ONCE = 65536
+"""How much is written in one go, in bytes or characters, by whole messages."""
 
 LAST_WORDS = 1.0
 """Seconds for which a connection that cannot be written to any more is still read."""
@@ -40,6 +45,7 @@ class Wire:
         inbox: Inbox,
         liveness: Liveness,
         *,
+        on_batch: Callable[[Sequence[Frame]], None],
         on_lost: Callable[[ConnectionLostError], None],
         on_broken: Callable[[ConnectionLostError], None],
     ) -> None:
@@ -50,6 +56,7 @@ class Wire:
             transport: The connection.
             inbox: Where frames go.
             liveness: Told of signs of life, and when reading stops.
+            on_batch: Called with the frames of each batch, less what is answered here.
             on_lost: Called once, with the loss, after the last frame has been put into the inbox.
             on_broken: Called if the user's ``framing`` makes it impossible to go on.
         """
@@ -58,6 +65,7 @@ class Wire:
         self._transport = transport
         self._inbox = inbox
         self._liveness = liveness
+        self._on_batch = on_batch
         self._on_lost = on_lost
         self._on_broken = on_broken
         self._framing: Callable[[Frame], Iterable[Frame]] | None = None
@@ -65,6 +73,10 @@ class Wire:
         pong = None if config.heartbeat is None else config.heartbeat.pong
         self._is_pong = None if pong is None else matcher(pong)
         self._looks_at_frames = self._passive_ping is not None or self._is_pong is not None
+        self._counted = 0
+        """How many of the bytes that the transport has received are counted."""
+        self._send_many: Callable[[Sequence[Frame]], Awaitable[None]] | None = getattr(transport, "send_many", None)
+        """Writes several messages in one go. ``None`` where the transport cannot."""
         self._bell = Bell()
         self._own: deque[Outgoing] = deque()
         """Auth, subscriptions, heartbeats: sent before anything else, in order."""
@@ -81,7 +93,7 @@ class Wire:
         """Read until the connection ends."""
         try:
             self._framing = None if self._core.config.framing is None else self._core.config.framing()
-        except Exception as error:
+        except mishaps() as error:
             self._break(error)
             return
         while True:
@@ -108,25 +120,42 @@ class Wire:
 
     def _take(self, batch: Sequence[Frame]) -> bool:
         """Put a batch into the inbox, less what is answered here; return whether reading can go on."""
-        counters = self._core.counters
-        counters.messages_received += len(batch)
-        counters.bytes_received += sum(map(frame_size, batch))
+        self._count(batch)
         self._liveness.heard()
-        if self._framing is None:
-            self._inbox.put(self._look_at(batch) if self._looks_at_frames else batch)
-            return True
-        for message in batch:
-            frames: list[Frame] = []
-            try:
-                frames.extend(self._framing(message))
-            except Exception as error:
-                self._break(error)
-                return False
-            finally:  # what it gave before it raised was received
-                self._inbox.put(self._look_at(frames) if self._looks_at_frames else frames)
+        if self._framing is not None:
+            return self._reframe(batch, self._framing)
+        self._on_batch(self._look_at(batch) if self._looks_at_frames else batch)
         return True
 
-    def _break(self, error: Exception) -> None:
+    def _count(self, batch: Sequence[Frame]) -> None:
+        counters = self._core.counters
+        counters.messages_received += len(batch)
+        total: int | None = getattr(self._transport, "payload_received", None)
+        if total is None:
+            counters.bytes_received += sum(map(frame_size, batch))
+        else:
+            counters.bytes_received += total - self._counted
+            self._counted = total
+
+    def _reframe(self, batch: Sequence[Frame], framing: Callable[[Frame], Iterable[Frame]]) -> bool:
+        frames: list[Frame] = []
+        for number, message in enumerate(batch):
+            try:
+                for frame in framing(message):
+                    if not isinstance(frame, (str, bytes)):
+                        raise TypeError(f"framing gave {type(frame).__name__}; it must give str or bytes")
+                    frames.append(frame)
+            except (
+                mishaps()
+            ) as error:  # what it gave before was received, and what it cannot look at any more is counted
+                self._on_batch(self._look_at(frames))
+                self._core.dropped(None, len(batch) - number, "framing")
+                self._break(error)
+                return False
+        self._on_batch(self._look_at(frames) if self._looks_at_frames else frames)
+        return True
+
+    def _break(self, error: BaseException) -> None:
         """End the reading: ``framing`` has raised."""
         lost = ConnectionLostError(f"framing raised {type(error).__name__}", code=1007, by="us")
         lost.__cause__ = error
@@ -149,7 +178,7 @@ class Wire:
                     if self._liveness.heartbeat is not None:
                         self._liveness.heartbeat.answered()
                     continue
-            except Exception as error:
+            except mishaps() as error:
                 self._core.parse_failed(error)
                 continue
             others.append(frame)
@@ -185,10 +214,10 @@ class Wire:
         """Send what waits, until the connection ends."""
         try:
             while True:
-                item = self._next()
-                if item is None:
+                items = self._next()
+                if not items:
                     await self._bell.wait()
-                elif not await self._write(item):
+                elif not await self._write(items):
                     return
         finally:
             self.serve_users(False)
@@ -200,29 +229,44 @@ class Wire:
     def _over(self) -> ConnectionLostError:
         return self._inbox.end or ConnectionLostError("the session ended", by="us")
 
-    def _next(self) -> Outgoing | None:
-        if self._own:
-            return self._own.popleft()
-        if self._replies:
-            return self._replies.popleft()
-        return self._core.outbox.take() if self._serves_users else None
+    def _next(self) -> list[Outgoing]:
+        """Return what is to be written now, in one go: the session's own first, then what users want to send."""
+        items: list[Outgoing] = []
+        room = AT_ONCE
+        while room > 0:
+            if self._own:
+                item = self._own.popleft()
+            elif self._replies:
+                item = self._replies.popleft()
+            elif self._serves_users and (users := self._core.outbox.take()) is not None:
+                item = users
+            else:
+                break
+            items.append(item)
+            room -= AT_ONCE if self._send_many is None else len(item.message) + 1
+        return items
 
-    async def _write(self, item: Outgoing) -> bool:
-        """Send one item; return ``False`` when the connection is lost."""
+    async def _write(self, items: list[Outgoing]) -> bool:
+        """Send some items; return ``False`` when the connection is lost."""
         lost: ConnectionLostError | None = None
-        is_sent = False
+        are_sent = False
         try:
-            await self._transport.send(item.message)
-            is_sent = True
+            if self._send_many is None or len(items) == 1:
+                await self._transport.send(items[0].message)
+            else:
+                await self._send_many([item.message for item in items])
+            are_sent = True
         except ConnectionLostError as error:
             lost = error
         finally:
-            if not is_sent:
-                self._return(item, lost)
+            if not are_sent:
+                for item in reversed(items):
+                    self._return(item, lost)
         if lost is None:
-            self._core.counters.messages_sent += 1
-            self._core.counters.bytes_sent += frame_size(item.message)
-            item.settle()
+            for item in items:
+                self._core.counters.bytes_sent += frame_size(item.message)
+                item.settle()
+            self._core.counters.messages_sent += len(items)
             return True
         # The peer may have said something before it went: the reader comes to the end by itself.
         with anyio.move_on_after(LAST_WORDS):
@@ -237,3 +281,19 @@ class Wire:
             self._core.outbox.give_back(item)
         else:
             item.settle(lost or self._over())
+
+
+async def discard(transport: Transport) -> None:
+    """After ``close``: throw away what still comes, and return when the connection has ended.
+
+    A transport may have a method ``discard`` of its own for it: a flood may have filled the buffers of two kernels
+    before our close frame came to the peer, and to make messages of all that takes time.
+    """
+    own: Callable[[], Awaitable[None]] | None = getattr(transport, "discard", None)
+    if own is not None:
+        await own()
+        return
+    with suppress(ConnectionLostError):
+        while True:
+            await transport.receive()
+            await checkpoint()  # one whose receive never blocks must not hold up the deadline

@@ -1,23 +1,33 @@
-"""The tasks that run handlers: one per lane, in the client's group, untouched by a loss."""
+"""The tasks that run handlers, in the client's group, untouched by a loss.
+
+A worker takes a lane, empties it, takes the next; as long as there are lanes with messages, another worker is on
+its way, so a handler that waits holds up its own lane only. Handlers that never wait are all run by one task, which
+is woken once for a batch, whatever the number of lanes.
+"""
 
 from __future__ import annotations
 
 import inspect
+from collections import deque
 from collections.abc import Callable
 from contextvars import ContextVar
+from types import CoroutineType
 from typing import Any
 
 import anyio
 import attrs
 from anyio.lowlevel import checkpoint
 
+from ._bell import Bell
 from ._calls import is_stray, stray
 from ._lanes import Lane
 
-__all__ = ["Call", "current_call", "run_lane"]
+__all__ = ["Call", "Workers", "current_call"]
 
-_BURST = 64
-"""How many messages a handler that never blocks may have between two checkpoints."""
+_BURST = 256
+"""How many messages handlers that never wait may have between two checkpoints."""
+_SPARE = 4
+"""How many workers wait for work; others end when they have none."""
 
 
 @attrs.define(eq=False)
@@ -35,54 +45,118 @@ class Call:
 current_call: ContextVar[Call | None] = ContextVar("hypersockets.current_call", default=None)
 
 
-async def run_lane(
-    client: object,
-    lane: Lane,
-    handler: Callable[[Any], Any],
-    *,
-    on_error: Callable[[Lane, BaseException], bool],
-    on_close: Callable[[int, str], None],
-    on_empty: Callable[[], None],
-) -> None:
-    """Handle the messages of a lane, one after the other, until cancelled.
+@attrs.define(eq=False, kw_only=True)
+class Workers:
+    """Runs the handlers of lanes: of one lane one after the other, of different lanes at the same time."""
 
-    Args:
-        client: What ``current_client()`` is inside the handler.
-        lane: Where the messages are.
-        handler: Plain or async; what it returns is awaited if it can be.
-        on_error: Called with what the handler raised; returns whether to go on.
-        on_close: Called with the code and reason of an ``aclose`` from the handler, when that has returned.
-        on_empty: Called when the lane has become empty.
-    """
-    call = Call(client)
-    current_call.set(call)
-    burst = 0
-    while True:
-        while lane.waiting:
-            message = lane.take()
+    client: object
+    """What ``current_client()`` is inside a handler."""
+    start: Callable[[Callable[[], Any], str], None]
+    """Starts a task in the client's group."""
+    on_error: Callable[[Lane, BaseException], bool]
+    """Called with what a handler raised; returns whether to go on."""
+    on_close: Callable[[int, str], None]
+    """Called with the code and reason of an ``aclose`` from a handler, when that has returned."""
+    on_empty: Callable[[], None]
+    """Called when a worker has nothing to do."""
+    _ready: deque[Lane] = attrs.field(factory=deque, init=False)
+    """Lanes with messages that no worker has."""
+    _spare: list[Bell] = attrs.field(factory=list, init=False)
+    """Of the workers that wait."""
+    _is_coming: bool = attrs.field(default=False, init=False)
+    """Whether a worker was woken or started, and has not run since."""
+    _has_begun: bool = attrs.field(default=False, init=False)
+    _scopes: set[anyio.CancelScope] = attrs.field(factory=set, init=False)
+    _is_stopped: bool = attrs.field(default=False, init=False)
+
+    def __len__(self) -> int:
+        return len(self._scopes)
+
+    def take_on(self, lane: Lane) -> None:
+        """Have the messages of a lane handled; it was empty before, and no worker has it."""
+        self._ready.append(lane)
+        if self._has_begun and not self._is_coming:
+            self._send_one()
+
+    def begin(self) -> None:
+        """Start to handle: before the first ready session messages wait."""
+        if not self._has_begun:
+            self._has_begun = True
+            if self._ready:
+                self._send_one()
+
+    def stop(self) -> None:
+        """Cancel the handlers, and handle no more."""
+        self._is_stopped = True
+        for scope in self._scopes:
+            scope.cancel()
+
+    def _send_one(self) -> None:
+        if self._is_stopped:
+            return
+        self._is_coming = True
+        if self._spare:
+            self._spare.pop().ring()
+        else:
+            self.start(self._work, "hypersockets.worker")
+
+    async def _work(self) -> None:
+        """Empty lanes, one after the other, until cancelled or not needed."""
+        call, bell, burst = Call(self.client), Bell(), 0
+        current_call.set(call)
+        with anyio.CancelScope() as scope:
+            self._scopes.add(scope)
+            try:
+                while not self._is_stopped:
+                    self._is_coming = False
+                    while self._ready:
+                        lane = self._ready.popleft()
+                        if self._ready and not self._is_coming:
+                            self._send_one()  # should a handler wait here, somebody else takes the next lane
+                        burst = await self._empty(lane, call, burst)
+                        if burst < 0:
+                            return
+                    self.on_empty()
+                    if len(self._spare) >= _SPARE:
+                        return
+                    self._spare.append(bell)
+                    await bell.wait()
+                    burst = 0
+            finally:
+                self._scopes.discard(scope)
+
+    async def _empty(self, lane: Lane, call: Call, burst: int) -> int:
+        """Handle what is in a lane; return the messages handled since the last checkpoint, less than 0: do no more."""
+        handler, queue, budget = lane.handler, lane.queue, lane.budget
+        assert handler is not None  # only such lanes are taken on
+        while queue:
+            message, size = queue.popleft()
+            lane.working = size
             call.is_running = True
-            goes_on = True
             try:
                 result = handler(message)
-                if result is not None and inspect.isawaitable(result):
+                if result is not None and (type(result) is CoroutineType or inspect.isawaitable(result)):
                     await result
             except anyio.get_cancelled_exc_class() as error:  # noqa: ASYNC103 - re-raised if this task was cancelled
                 if not is_stray():
                     raise  # the lane keeps the message, for the count
-                goes_on = on_error(lane, stray(error))
+                burst = burst if self.on_error(lane, stray(error)) else -_BURST
             except BaseException as error:  # comes out of the client as itself, or as the user's policy says
-                goes_on = on_error(lane, error)
+                burst = burst if self.on_error(lane, error) else -_BURST
             call.is_running = False
-            lane.done()
-            if not goes_on:
-                return
+            if lane.working is not None:  # else the end has emptied the lane
+                lane.working = None
+                budget.used -= size
+                if budget.room_wanted is not None:
+                    budget.room_wanted.ring()
             if call.close is not None:
-                on_close(*call.close)
+                self.on_close(*call.close)
                 call.close = None
             burst += 1
             if burst >= _BURST:
                 burst = 0
                 await checkpoint()
-        on_empty()
-        burst = 0
-        await lane.bell.wait()
+            elif burst < 0:
+                return burst
+        lane.is_told = False
+        return burst

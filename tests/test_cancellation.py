@@ -95,7 +95,7 @@ class Stopped:
         assert server is not None
         self.had_ended = client._core.has_ended
         self.was_in_body = self.scenario.is_in_body
-        self.had_bomb = "bomb" in [lane.key for lane in client._core.lanes if lane._working is not None]
+        self.had_bomb = "bomb" in [lane.key for lane in client._core.lanes if lane.working is not None]
         session = client._supervisor._session
         if session is not None and session._wire is not None:
             peer = server.peers[-1]
@@ -280,6 +280,9 @@ _RUNNING = (
 _ELSEWHERE = {
     "_say_goodbye(transport, *(self._core.closing": "met only by who is cancelled; see cancel_natively_twice",
     "checkpoint_if_cancelled()": "never suspends",
+    'children.ended("reader")': "suspends for one turn of the loop, if at all; see test_g05_a_batch_that_comes",
+    "await transport.receive()": "of a transport that cannot discard; see test_discard",
+    "must not hold up the deadline": "likewise",
 }
 
 

@@ -86,7 +86,7 @@ async def test_no_task_is_leaked_per_reconnect() -> None:
                 await wait_for(client, hs.Connected, n + 2)
                 await wait_all_tasks_blocked()
                 counts.append(len(anyio.get_running_tasks()))
-            assert len(client._core.workers) == 0
+            assert len(client._core.workers or ()) == 0
             assert len(client._core.watchers) == 0
             assert len(client._core.log.wakers) == 0
     assert set(counts) == {counts[0]}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given, settings, strategies as st
 from websockets.frames import Frame, Opcode
@@ -40,19 +42,22 @@ def test_frames_are_counted_however_they_are_cut(frames: list[tuple[Opcode, int,
         assert scan.frames == sum(end <= position for end in ends)
         assert scan.is_in_frame is (position not in ends)
     assert not scan.is_too_big
-    assert scan.close_code is None
+    assert scan.close_frame is None
 
 
-@pytest.mark.parametrize(("payload", "code"), [(b"", 1005), (b"\x03\xe8", 1000), (b"\x0f\xa1bye", 4001)])
+@pytest.mark.parametrize(
+    ("payload", "close"),
+    [(b"", (1005, "")), (b"\x03\xe8", (1000, "")), (b"\x0f\xa1bye", (4001, "bye")), (b"\x03", None)],
+)
 @pytest.mark.parametrize("step", [1, 1000])
-def test_nothing_passes_behind_a_close_frame(payload: bytes, code: int, step: int) -> None:
-    """And its code is known."""
-    close = wire(Opcode.TEXT, b"last") + wire(Opcode.CLOSE, payload)
-    raw = close + wire(Opcode.TEXT, b"after")
+def test_nothing_passes_behind_a_close_frame(payload: bytes, close: Any, step: int) -> None:
+    """And what it says is known, if it makes sense."""
+    passes = wire(Opcode.TEXT, b"last") + wire(Opcode.CLOSE, payload)
+    raw = passes + wire(Opcode.TEXT, b"after")
     scan = FrameScan(None)
     passed = b"".join(scan.feed(raw[start : start + step]) for start in range(0, len(raw), step))
-    assert passed == close
-    assert (scan.close_code, scan.frames, scan.is_in_frame) == (code, 2, False)
+    assert passed == passes
+    assert (scan.close_frame, scan.frames, scan.is_in_frame) == (close, 2, False)
 
 
 def test_a_message_that_is_too_big_is_cut_off_before_its_frame() -> None:

@@ -88,7 +88,7 @@ class _Resume:
         (lambda: loose_list({"key": SECRET}), "subscriptions is of type dict"),
         (lambda: loose_list(None), "subscriptions is None"),
         (lambda: loose_list(5), "subscriptions is 5"),
-        (lambda: loose_list(["a", {"op": SECRET}]), "Subscription.message is of type dict"),
+        (lambda: loose_list(["a", {"op": SECRET}]), r"subscriptions\[1\]: Subscription.message is of type dict"),
     ],
 )
 def test_bad_entries(make: Callable[[], object], text: str) -> None:
@@ -172,7 +172,7 @@ def test_sent_is_no_confirmation_where_an_ack_is_wanted() -> None:
 def test_verdicts() -> None:
     """``True`` confirms, ``False`` refuses, ``None`` is not mine: then it is no ack, and nothing changes."""
     subscriptions, (a, b) = wanted_set(*(Subscription(name, ack=says(name)) for name in "ab"))
-    heard: list[tuple[str, bool]] = []
+    heard: list[tuple[str, Any]] = []
     a.watchers.append(lambda verdict: heard.append(("a", verdict)))
     b.watchers.append(lambda verdict: heard.append(("b", verdict)))
     send(subscriptions, a, b)
@@ -273,7 +273,7 @@ def test_a_new_connection_knows_nothing() -> None:
 def test_watchers_outlive_a_connection() -> None:
     """Who waits for a confirmation waits for that of the next connection, and is told once."""
     subscriptions, (a,) = wanted_set(Subscription("a", ack=says("a")))
-    heard: list[bool] = []
+    heard: list[Any] = []
     a.watchers.append(heard.append)
     send(subscriptions, a)
     subscriptions.start_connection()
@@ -287,9 +287,9 @@ def test_watchers_outlive_a_connection() -> None:
 def test_a_watcher_may_watch_again() -> None:
     """What a watcher adds is not called in the same breath."""
     _, (a,) = wanted_set("a")
-    heard: list[bool] = []
+    heard: list[Any] = []
 
-    def watch(confirmed: bool) -> None:
+    def watch(confirmed: Any) -> None:
         heard.append(confirmed)
         a.watchers.append(watch)
 

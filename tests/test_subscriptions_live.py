@@ -353,13 +353,20 @@ async def test_an_ack_function_that_raises_costs_one_message() -> None:
 
 
 async def test_a_callable_that_fails_at_run_time_does_not_cost_the_session() -> None:
-    """It is this entry that cannot be had: raised to the caller, an event, no longer wanted."""
+    """It is this entry that cannot be asked for: raised to the caller, an event; the next session asks again."""
 
-    def message(_: hs.ResumePoint) -> str:
-        raise hs.AuthenticationError("token service")
+    def message(resume: hs.ResumePoint) -> str:
+        if resume.epoch == 1 and resume.downtime == 0:
+            raise hs.AuthenticationError("token service")
+        return "sub k"
 
     async with ScriptedServer(idle) as server, hs.connect(settings(server)) as client:
-        with pytest.raises(hs.SubscriptionError):
+        with pytest.raises(hs.ConnectError) as failed:
             await client.subscribe(hs.Subscription(message, key="k"))
+        assert isinstance(failed.value.__cause__, hs.AuthenticationError)
         assert client.is_connected
         assert client.epoch == 1
+        await client.reconnect()
+        await wait_for(client, hs.Connected, 2)
+        await wait_all_tasks_blocked()
+        assert server.peers[1].received == ["sub k"]

@@ -9,9 +9,10 @@ from __future__ import annotations
 import os
 import queue
 import select
+import stat
 import threading
 from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TextIO
 
 import anyio
@@ -38,6 +39,8 @@ class Output:
         self._is_busy = False
         """True iff the thread has a batch."""
         self._progress = anyio.Event()
+        self._stopping = os.pipe()
+        """Ends when the threads should."""
         self.error: OSError | None = None
         """Why nothing can be written any more. ``None`` while it can."""
 
@@ -64,7 +67,7 @@ class Output:
 
     def _written(self, error: OSError | None) -> None:
         self._is_busy = False
-        if error is not None:
+        if error is not None and self.error is None:
             self.error = error
             self._waiting, self._size = [], 0
             self._on_error()
@@ -94,9 +97,28 @@ class Output:
                 return error
         return None
 
+    def watch(self) -> None:
+        """Wait until whoever reads the pipe has gone: while there is nothing to write, no write would tell."""
+        poll = select.poll()
+        poll.register(self._fd, 0)  # errors are always reported
+        poll.register(self._stopping[0], select.POLLIN)
+        ready = [fd for fd, _ in poll.poll()]
+        os.close(self._stopping[0])
+        if self._stopping[0] in ready:
+            return
+        with suppress(RuntimeError):  # the event loop has ended before
+            self._portal.start_task_soon(self._gone)
+
+    def _gone(self) -> None:
+        if self.error is None:
+            self.error = BrokenPipeError()
+            self._waiting, self._size = [], 0
+            self._on_error()
+
     def stop(self) -> None:
-        """Let the thread end after what it has."""
+        """Let the threads end, the one that writes after what it has."""
         self._batches.put(None)
+        os.close(self._stopping[1])
 
 
 @asynccontextmanager
@@ -114,6 +136,11 @@ async def open_output(stream: TextIO | None, on_error: Callable[[], None] = lamb
     async with BlockingPortal() as portal:
         output = Output(fd, encoding, portal, on_error)
         threading.Thread(target=output.run, name="hypersockets output", daemon=True).start()
+        if hasattr(select, "poll") and stat.S_ISFIFO(os.fstat(fd).st_mode):
+            # A file is kept open by whoever polls it, so this thread is told when to end.
+            threading.Thread(target=output.watch, name="hypersockets output's reader", daemon=True).start()
+        else:
+            os.close(output._stopping[0])
         try:
             yield output
         finally:

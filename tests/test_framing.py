@@ -1,0 +1,204 @@
+"""The fast lane: what it takes is what the core would have given, and everything else it leaves to the core."""
+
+from __future__ import annotations
+
+import random
+import struct
+from typing import Any
+
+import pytest
+from hypothesis import example, given, settings as hypothesis_settings, strategies as st
+from websockets.utils import apply_mask
+
+from hypersockets._framing import LIFTED, head_size, is_hopeless, is_plain, lift
+from hypersockets._handshake import new_core
+from hypersockets._stream_protocol import StreamProtocol
+from hypersockets._transport import OpenRequest
+
+MAX_SIZE = 300
+
+
+def protocol(*, lane: bool, decode_text: bool = True, max_size: int | None = MAX_SIZE) -> StreamProtocol:
+    request = OpenRequest(url="ws://differential.test", max_message_size=max_size)
+    made = StreamProtocol(new_core(request), decode_text)
+    if not lane:
+        made._lane = None
+    return made
+
+
+def frame(first: int, payload: bytes, *, form: int = 0, mask: bytes = b"") -> bytes:
+    """Return a frame: ``form`` 126 or 127 writes the length longer than it need be, ``mask`` breaks the rules."""
+    size = len(payload)
+    bit = 0x80 if mask else 0
+    if size < 126 and not form:
+        head = struct.pack(">BB", first, bit | size)
+    elif size < 65536 and form != 127:
+        head = struct.pack(">BBH", first, bit | 126, size)
+    else:
+        head = struct.pack(">BBQ", first, bit | 127, size)
+    return head + mask + payload
+
+
+def unmasked(data: bytes) -> list[tuple[int, bytes]]:
+    """Return the frames that a client wrote, each with its first byte."""
+    frames, at = [], 0
+    while at < len(data):
+        size = data[at + 1] & 0x7F
+        assert size < 126, "control frames are short"
+        mask, payload = data[at + 2 : at + 6], data[at + 6 : at + 6 + size]
+        frames.append((data[at], bytes(apply_mask(payload, mask))))
+        at += 6 + size
+    return frames
+
+
+def seen(protocol: StreamProtocol) -> dict[str, Any]:
+    """Return everything that can be seen of a protocol."""
+    loss = protocol.loss
+    return {
+        "loss": None if loss is None else (loss.message, loss.by, loss.code, loss.reason, str(loss.cause)),
+        "failed": protocol.failed,
+        "frames": protocol.frames,
+        "payload": protocol.payload,
+        "pongs": list(protocol.pongs),
+        "written": unmasked(protocol.take()),
+        "is_open": protocol.is_open,
+    }
+
+
+def compare(pieces: list[bytes], *, decode_text: bool = True, max_size: int | None = MAX_SIZE) -> None:
+    """Feed both; after each piece, and at the end of the stream, they have given and written the same."""
+    fast = protocol(lane=True, decode_text=decode_text, max_size=max_size)
+    core = protocol(lane=False, decode_text=decode_text, max_size=max_size)
+    for piece in pieces:
+        given_fast, given_core = fast.feed(piece), core.feed(piece)
+        assert given_fast == given_core
+        assert list(map(type, given_fast)) == list(map(type, given_core))
+        assert seen(fast) == seen(core)
+        if core.loss is not None:
+            return
+    fast.end(None)
+    core.end(None)
+    assert seen(fast) == seen(core)
+
+
+def cut(data: bytes, places: list[int]) -> list[bytes]:
+    bounds = [0, *sorted(place % (len(data) + 1) for place in places), len(data)]
+    return [data[low:high] for low, high in zip(bounds, bounds[1:], strict=False) if low < high]
+
+
+texts = st.text(max_size=20).map(str.encode)
+payloads = st.one_of(
+    texts,
+    st.binary(max_size=20),
+    st.sampled_from(
+        [b"a", b"x" * 125, b"x" * 126, b"x" * 127, b"x" * MAX_SIZE, b"x" * (MAX_SIZE + 1), "ü€😀".encode() * 20]
+    ),
+)
+plain = st.builds(frame, st.sampled_from([0x81, 0x82]), texts)
+odd = st.builds(
+    frame,
+    st.one_of(st.sampled_from([0x81, 0x82, 0x01, 0x02, 0x00, 0x80, 0x88, 0x89, 0x8A, 0xC1]), st.integers(0, 255)),
+    payloads,
+    form=st.sampled_from([0, 0, 0, 126, 127]),
+    mask=st.sampled_from([b"", b"", b"", b"", b"mask"]),
+)
+closes = st.one_of(
+    st.integers(0, 5000).map(lambda code: frame(0x88, struct.pack(">H", code) + b"bye")), st.just(frame(0x88, b""))
+)
+pings = st.builds(frame, st.sampled_from([0x89, 0x8A]), st.binary(max_size=8))
+fragmented = st.lists(texts, min_size=2, max_size=4).map(
+    lambda parts: b"".join(
+        frame((0x01 if n == 0 else 0x00) | (0x80 if n == len(parts) - 1 else 0), part) for n, part in enumerate(parts)
+    )
+)
+streams = st.lists(st.one_of(plain, plain, plain, pings, fragmented, odd, closes, st.binary(max_size=4)), max_size=12)
+
+
+@given(streams.map(b"".join), st.lists(st.integers(0, 5000), max_size=8), st.booleans())
+@example(frame(0x81, b"\xff") + frame(0x89, b"later"), [], True)
+@example(frame(0x89, b"before") + frame(0x81, b"\xff") + frame(0x88, b""), [3], True)
+@example(frame(0x01, b"\xc3") + frame(0x80, b"(") + frame(0x89, b"later"), [], True)
+@example(frame(0x81, b"x" * (MAX_SIZE + 1)), [4], True)
+@example(frame(0x81, b"a", form=126) + frame(0x81, b"b", form=127), [1, 2, 3], True)
+@hypothesis_settings(deadline=None)
+def test_with_and_without_the_lane_all_is_the_same(data: bytes, places: list[int], decode_text: bool) -> None:
+    """Any byte stream, cut at any places: the same messages, order, error, and the same bytes sent back."""
+    compare(cut(data, places), decode_text=decode_text)
+
+
+@pytest.mark.parametrize("decode_text", [True, False])
+@pytest.mark.parametrize("max_size", [None, 0, 100, LIFTED, 2**24])
+def test_large_frames_and_odd_limits(max_size: int | None, decode_text: bool) -> None:
+    """Payloads around each boundary of the length forms and limits, cut everywhere near their heads."""
+    rng = random.Random(7)
+    for size in (0, 99, 100, 101, 125, 126, 65535, 65536, 70000):
+        data = (
+            frame(0x81, b"first") + frame(0x81, "é".encode() * (size // 2) + b"x" * (size % 2)) + frame(0x82, b"last")
+        )
+        for _ in range(12):
+            compare(
+                cut(data, [rng.randrange(24), rng.randrange(len(data))]), decode_text=decode_text, max_size=max_size
+            )
+
+
+def test_byte_by_byte() -> None:
+    """Every frame of a mixed stream arrives as soon as its last byte does."""
+    data = b"".join(
+        [
+            frame(0x81, b"a"),
+            frame(0x89, b"p"),
+            frame(0x01, b"b"),
+            frame(0x89, b""),
+            frame(0x80, b"c"),
+            frame(0x82, b"\xff" * 130),
+        ]
+    )
+    compare([data[n : n + 1] for n in range(len(data))])
+
+
+def test_mutated_streams() -> None:
+    """A seeded fuzz beside Hypothesis: valid streams with a few bytes changed, dropped or doubled."""
+    rng = random.Random(6455)
+    for _ in range(1500):
+        made = [
+            frame(
+                rng.choice([0x81, 0x82, 0x81, 0x89, 0x01, 0x80]),
+                rng.randbytes(rng.choice([0, 3, 130])) if n % 3 else b"text",
+            )
+            for n in range(rng.randrange(1, 8))
+        ]
+        data = bytearray(b"".join(made))
+        for _ in range(rng.randrange(4)):
+            data[rng.randrange(len(data))] = rng.randrange(256)
+        compare(cut(bytes(data), [rng.randrange(600) for _ in range(rng.randrange(5))]), decode_text=rng.random() < 0.8)
+
+
+def test_lift_takes_what_is_plain_and_says_where_it_stopped() -> None:
+    """It stops before the first frame that is not plain, not whole, too large, or no UTF-8."""
+    taken = frame(0x81, b"ab") + frame(0x82, b"\xff") + frame(0x81, b"x" * 200) + frame(0x82, b"y" * 200)
+    for rest in (
+        frame(0x89, b"ping"),
+        frame(0x81, b"whole")[:-1],
+        frame(0x82, b"z" * 301),
+        frame(0x81, b"\xff\xff\xff"),
+        b"\x81",
+    ):
+        messages: list[str | bytes] = ["before"]
+        at, payload = lift(b"skipped" + taken + rest, 7, 300, bytes.decode, messages)
+        assert (at, payload) == (7 + len(taken), 403)
+        assert messages == ["before", "ab", b"\xff", "x" * 200, b"y" * 200]
+
+
+def test_heads() -> None:
+    """What can be said of a frame by its head."""
+    assert head_size(frame(0x81, b"ab"), 0) == (2, 2)
+    assert head_size(frame(0x81, b"a" * 200), 0) == (4, 200)
+    assert head_size(frame(0x81, b"a" * 70000), 0) == (10, 70000)
+    assert head_size(b"\x81\x7e\x01", 0) == (4, 0)
+    assert is_plain(frame(0x82, b"a" * 200), 0, 200)
+    assert not is_plain(frame(0x82, b"a" * 200), 0, 199)
+    assert not is_plain(frame(0x81, b"a" * 70000), 0, LIFTED)
+    assert not is_plain(frame(0x01, b"a"), 0, LIFTED)
+    assert is_hopeless(b"\x83\x00", 0)
+    assert is_hopeless(b"\x81\x80", 0)
+    assert not is_hopeless(b"\xf1\x7f", 0)
