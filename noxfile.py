@@ -217,6 +217,32 @@ def lowest(session: nox.Session) -> None:
     run_cells(session, MATRIX[:3])
 
 
+# --- speed --------------------------------------------------------------------------------------------------------
+
+# Peers that get an environment of their own. websockets, trio-websocket and trio are what we are made of.
+PEERS = {"aiohttp": "aiohttp", "picows": "picows", "httpx-ws": "httpx-ws", "nautilus": "nautilus_trader"}
+
+
+@nox.session(python=NEWEST, default=False)
+def bench(session: nox.Session) -> None:
+    """Measure side by side with other clients; arguments after `--` go to benchmarks/run.py (try `--quick`)."""
+    session.install("-e", ".", "orjson", "trustme")
+    arguments = []
+    for name, requirement in PEERS.items():
+        # Its own, because they have conflicting needs, and because one that cannot be had must not stop the others.
+        folder = Path(session.create_tmp()) / name
+        python = folder / "bin" / "python"
+        try:
+            session.run("python", "-m", "venv", str(folder), silent=True)
+            session.run(str(python), "-m", "pip", "install", "-q", "--upgrade", requirement, external=True)
+        except nox.command.CommandFailed:
+            session.warn(f"!!!!! {requirement} CANNOT BE INSTALLED, AND WILL NOT BE MEASURED !!!!!")
+            arguments.append(f"--missing={name}=pip could not install {requirement} for Python {session.python}")
+        else:
+            arguments.append(f"--python={name}={python.absolute()}")
+    session.run("python", "-m", "benchmarks.run", *arguments, *session.posargs)
+
+
 # --- how ----------------------------------------------------------------------------------------------------------
 
 

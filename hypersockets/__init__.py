@@ -20,6 +20,8 @@ The map, from the ground up; nothing imports upward::
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from ._auth import AuthChannel as AuthChannel, AuthProvider as AuthProvider
 from ._client import Client as Client, current_client as current_client
 from ._config import ClientConfig as ClientConfig, HeaderProvider as HeaderProvider
@@ -77,9 +79,26 @@ from ._strategies import (
     ReconnectionStrategy as ReconnectionStrategy,
     is_retryable as is_retryable,
 )
-from ._stream_transport import StreamConnector as StreamConnector
 from ._streams import EventListener as EventListener, MessageStream as MessageStream
 from ._subscriptions import ResumePoint as ResumePoint, Subscription as Subscription
 from ._transport import Connector as Connector, OpenRequest as OpenRequest, Transport as Transport
-from ._trio_websocket_transport import TrioWebSocketConnector as TrioWebSocketConnector
 from ._version import __version__ as __version__
+
+if TYPE_CHECKING:
+    from ._stream_transport import StreamConnector as StreamConnector
+    from ._trio_websocket_transport import TrioWebSocketConnector as TrioWebSocketConnector
+
+_LATE = {"StreamConnector": "_stream_transport", "TrioWebSocketConnector": "_trio_websocket_transport"}
+"""Imported when first used, for the wire libraries take longer to import than all the rest."""
+
+
+def __getattr__(name: str) -> object:
+    if name in _LATE:
+        from importlib import import_module
+
+        return getattr(import_module(f".{_LATE[name]}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_LATE])

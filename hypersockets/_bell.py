@@ -1,4 +1,7 @@
-"""One task waits, many can wake it: an event that arms itself again."""
+"""One task waits, many can wake it: events that cost nothing while nobody waits.
+
+An event of asyncio's takes nearly a kilobyte, and an idle client would have a dozen.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import anyio
 import attrs
 from anyio.lowlevel import checkpoint
 
-__all__ = ["Bell"]
+__all__ = ["Bell", "Flag"]
 
 
 @attrs.define(eq=False)
@@ -35,3 +38,26 @@ class Bell:
             finally:
                 self._event = None
         self._rung = False
+
+
+@attrs.define(eq=False)
+class Flag:
+    """Set once, by anyone; any number of tasks may wait for it."""
+
+    is_set: bool = False
+    _event: anyio.Event | None = None
+
+    def set(self) -> None:
+        """Wake who waits, and let nobody wait any more."""
+        self.is_set = True
+        if self._event is not None:
+            self._event.set()
+
+    async def wait(self) -> None:
+        """Return once it is set; always a checkpoint."""
+        if self.is_set:
+            await checkpoint()
+            return
+        if self._event is None:
+            self._event = anyio.Event()
+        await self._event.wait()

@@ -7,6 +7,8 @@ from collections.abc import Awaitable, Callable
 import anyio
 import anyio.abc
 
+from ._bell import Flag
+
 __all__ = ["Children"]
 
 _STOPPED_LAST = ("writer", "pings")
@@ -18,12 +20,12 @@ class Children:
 
     def __init__(self, group: anyio.abc.TaskGroup) -> None:
         self._group = group
-        self._running: dict[anyio.Event, tuple[str, anyio.CancelScope]] = {}
-        """Names and scopes, by the event that is set at their end."""
+        self._running: dict[Flag, tuple[str, anyio.CancelScope]] = {}
+        """Names and scopes, by the flag that is set at their end."""
 
     def start(self, name: str, child: Callable[[], Awaitable[None]]) -> None:
         """Start a task."""
-        scope, ended = anyio.CancelScope(shield=name in _STOPPED_LAST), anyio.Event()
+        scope, ended = anyio.CancelScope(shield=name in _STOPPED_LAST), Flag()
         self._running[ended] = name, scope
 
         async def run() -> None:

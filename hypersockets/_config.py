@@ -5,9 +5,9 @@ It holds no runtime state, so one configuration serves many clients.
 
 from __future__ import annotations
 
-import ssl
+import sys
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping, Sequence
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import attrs
 
@@ -22,6 +22,9 @@ from ._strategies import ExponentialBackoff, ReconnectionStrategy, is_retryable
 from ._subscriptions import Subscription, as_subscriptions
 from ._transport import FROM_ENVIRONMENT, Connector, mask_proxy
 from ._values import choice, count, seconds, to_optional_seconds, to_seconds
+
+if TYPE_CHECKING:
+    from ssl import SSLContext
 
 __all__ = ["ClientConfig", "HeaderProvider", "OnHandlerError", "UrlProvider"]
 
@@ -119,7 +122,7 @@ class ClientConfig:
     """Extra headers of the handshake, or a plain or async callable asked on every attempt."""
     subprotocols: tuple[str, ...] = attrs.field(default=(), converter=_as_subprotocols)
     """Offered, in this order; the server's choice is ``client.subprotocol``."""
-    ssl_context: ssl.SSLContext | None = attrs.field(default=None, repr=_show_type)
+    ssl_context: SSLContext | None = attrs.field(default=None, repr=_show_type)
     """For ``wss://``; ``None``: :func:`ssl.create_default_context`, which verifies."""
     proxy: str | None = attrs.field(default=FROM_ENVIRONMENT, converter=_as_proxy, repr=mask_proxy)
     """``http://``, ``https://`` or ``socks5://`` URL, or ``None``; by default as the environment says."""
@@ -189,7 +192,7 @@ class ClientConfig:
     """In logs, events, ``repr``; the host of the URL by default."""
 
     def __attrs_post_init__(self) -> None:
-        _require("ssl_context", self.ssl_context, _is(self.ssl_context, ssl.SSLContext), "an ssl.SSLContext or None")
+        _require("ssl_context", self.ssl_context, _is_context(self.ssl_context), "an ssl.SSLContext or None")
         named = self.transport in get_args(_TransportName)
         allowed = f"one of {get_args(_TransportName)} or a Connector"
         _require("transport", self.transport, named or _has(self.transport, "open"), allowed)
@@ -232,6 +235,12 @@ def _require(field: str, value: object, ok: bool, what: str) -> None:
 
 def _is(value: object, kind: type) -> bool:
     return value is None or isinstance(value, kind)
+
+
+def _is_context(value: object) -> bool:
+    """Tell whether it is an ``SSLContext``, or none: whoever has one has imported ``ssl``, which takes its time."""
+    ssl = sys.modules.get("ssl")
+    return value is None or (ssl is not None and isinstance(value, ssl.SSLContext))
 
 
 def _has(value: object, method: str) -> bool:

@@ -8,7 +8,7 @@ from typing import Any, Protocol, TypeVar
 
 import anyio
 
-from ._bell import Bell
+from ._bell import Bell, Flag
 from ._config import ClientConfig
 from ._errors import ClientClosedError, ConnectionLostError, HyperSocketError, NotConnectedError, ParseError
 from ._events import Closed, Connected, Disconnected, ErrorOccurred, Event, EventLog, MessageDropped
@@ -193,7 +193,7 @@ class Core:
             self.outbox.fail(self.closed_error, lambda item: item.from_handler)
         self.changed()
 
-    async def drain(self, dispatched: anyio.Event | None = None) -> None:
+    async def drain(self, dispatched: Flag | None = None) -> None:
         """Let handlers finish what was received, at most ``drain_timeout``; then cancel them. Once.
 
         Args:

@@ -15,6 +15,7 @@ from typing import Any
 import anyio
 from anyio.lowlevel import checkpoint
 
+from ._bell import Flag
 from ._calls import mishaps, settle
 from ._core import Core
 from ._inbox import INBOX, Inbox
@@ -72,7 +73,7 @@ class Dispatch:
         """Types of messages that were seen not to be awaitable: to ask that each time costs more than the rest."""
         self._held: deque[tuple[Lane, Any, Size, int]] = deque()
         """(lane, message, its size there, bytes to release in the inbox): received, parsed, not in a lane yet."""
-        self._may_parse = anyio.Event()
+        self._may_parse = Flag()
         self._may_fill = False
         self._is_finishing = False
         self._is_idle = False
@@ -112,7 +113,8 @@ class Dispatch:
     def take(self, batch: Sequence[Frame]) -> None:
         """Take what was read, and carry it on as far as it goes without waiting; the rest is in the inbox."""
         if self._is_idle and not self._held and not self._inbox.frames and len(batch) <= _BURST:
-            self._now = anyio.current_time()
+            if self._core.lanes.are_timed:
+                self._now = anyio.current_time()
             self._carry(zip(batch, memory_sizes(batch), strict=True))
             if not self._held and self._unparsed is None:
                 return
@@ -163,8 +165,9 @@ class Dispatch:
                 if self._acks and self._is_ack(message):
                     continue
                 key = None if route_key is None else route_key(message)
-                run = runs.get(key)
-                if run is None:
+                try:
+                    run = runs[key]
+                except KeyError:
                     run = runs[key] = []
                 run.append((message, size))
             except mishaps() as error:
@@ -249,13 +252,16 @@ class Dispatch:
         """Move held messages to their lanes, in order, as far as they find room."""
         if not self._held or not (self._may_fill or self._is_finishing):
             return
+        released = 0
         while self._held:
             lane, message, size, counted = self._held[0]
             if not self._put(lane, message, size):
-                return
+                break
             self._held.popleft()
-            self._inbox.release(counted)
-        if self._may_fill:
+            released += counted
+        if released:
+            self._inbox.release(released)
+        if self._may_fill and not self._held:
             self._on_held(False)
 
     def abandon(self) -> int:

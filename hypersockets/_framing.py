@@ -7,15 +7,21 @@ whose bytes are there. Where it stops, the core decides (RFC 6455 section 5.2).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from secrets import token_bytes
 from struct import Struct
 from typing import Final
 
-__all__ = ["LIFTED", "head_size", "is_hopeless", "is_plain", "lift"]
+from websockets.frames import apply_mask  # type: ignore[attr-defined]  # in C where the wheel has it
+
+__all__ = ["LIFTED", "compose", "head_size", "is_hopeless", "is_plain", "lift"]
 
 LIFTED: Final = 65535
 """Bytes of the largest payload that is lifted."""
 
+_HEAD_7: Final = Struct(">BB").pack
+_HEAD_16: Final = Struct(">BBH").pack
+_HEAD_64: Final = Struct(">BBQ").pack
 _HEAD: Final = Struct(">HH").unpack_from  # one call for both heads is cheaper than four subscripts
 _TEXT, _BINARY = 0x81, 0x82
 _TEXT_7, _TEXT_16 = 0x8100, 0x817E
@@ -40,8 +46,8 @@ def lift(
         Where the first frame begins that was not taken, and how many bytes of payload were.
     """
     # Latin-1 turns each byte into one character, so a slice of this is the text of an ASCII payload: one new object
-    # a message instead of two.
-    text: str | bytes = data if decode is bytes else str(data, "latin-1")
+    # a message instead of two. Made when the first text comes.
+    text: str | bytes = b""
     append = into.append
     began, count, short = at, len(into), 0
     size = len(data)
@@ -53,12 +59,14 @@ def lift(
                 end = at + 4 + length
                 if length > limit or end > size:
                     break
+                text = text or (data if decode is bytes else str(data, "latin-1"))
                 part = text[at + 4 : end]
                 append(part if part.isascii() else decode(data[at + 4 : end]))
             elif _TEXT_7 <= head < _TEXT_16:
                 end = at + head - 0x80FE
                 if head - _TEXT_7 > limit or end > size:
                     break
+                text = text or (data if decode is bytes else str(data, "latin-1"))
                 part = text[at + 2 : end]
                 append(part if part.isascii() else decode(data[at + 2 : end]))
                 short += 1
@@ -79,6 +87,26 @@ def lift(
     except UnicodeDecodeError:
         pass
     return at, at - began - 4 * (len(into) - count) + 2 * short
+
+
+def compose(messages: Sequence[tuple[int, bytes]]) -> list[bytes]:
+    """Return a final, masked frame for each (opcode, payload), as the core would make it, but in half the time.
+
+    The masks cannot be foretold (RFC 6455 section 5.3): they come from the operating system, in one go.
+    """
+    masks = token_bytes(4 * len(messages))
+    frames = []
+    for number, (opcode, payload) in enumerate(messages):
+        size = len(payload)
+        if size < 126:
+            head = _HEAD_7(0x80 | opcode, 0x80 | size)
+        elif size < 65536:
+            head = _HEAD_16(0x80 | opcode, 0x80 | 126, size)
+        else:
+            head = _HEAD_64(0x80 | opcode, 0x80 | 127, size)
+        mask = masks[4 * number : 4 * number + 4]
+        frames.append(b"".join((head, mask, apply_mask(payload, mask))))
+    return frames
 
 
 def is_hopeless(data: bytes, at: int) -> bool:

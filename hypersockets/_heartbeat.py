@@ -6,7 +6,6 @@ Nothing in this file sleeps or reads a clock: every method is given the time.
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any
@@ -86,7 +85,7 @@ class Beats:
     timeout: float
     """Seconds; infinite when no answer is expected."""
     next_at: float
-    unanswered: deque[float] = attrs.field(factory=deque)
+    unanswered: list[float] = attrs.field(factory=list)
     """When each of the unanswered beats was sent, the oldest first; of very many not the newest."""
 
     @classmethod
@@ -109,7 +108,7 @@ class Beats:
     def answered(self, sent_at: float = math.inf) -> None:
         """Take an answer to the beat sent then, which answers all beats before it too; by default to all of them."""
         while self.unanswered and self.unanswered[0] <= sent_at:
-            self.unanswered.popleft()
+            del self.unanswered[0]
 
     @property
     def deadline(self) -> float:

@@ -251,6 +251,8 @@ class Lanes:
         self.budget = Budget()
         self.on_silence: Callable[[], None] | None = None
         """Called when a lane's silence begins anew: opened, or no longer stale. ``None`` before any session."""
+        self.are_timed = False
+        """Whether any lane has a ``stale_after``."""
         self._on_drop = on_drop
         self._on_message = on_message
         self._by_key = {key: self._make(key, route) for key, route in handlers.items()}
@@ -269,6 +271,7 @@ class Lanes:
                 yield lane
 
     def _make(self, key: Hashable, route: Route) -> Lane:
+        self.are_timed = self.are_timed or route.stale_after is not None
         handler = None if route.handler is _iterated else handler_function(route.handler)
         return Lane(
             key,

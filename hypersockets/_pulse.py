@@ -64,9 +64,14 @@ class Pulse:
 
     def ping(self) -> None:
         """Have a protocol ping sent, unless very many are unanswered, which nobody wants to hear of."""
-        if self._pinging < PINGS:
-            self._pinging += 1
+        if self._pinging >= PINGS:
+            return
+        self._pinging += 1
+        soon: Callable[[Callable[[float], None]], None] | None = getattr(self.transport, "ping_soon", None)
+        if soon is None:
             self.start("pings", self._ping)
+        else:
+            soon(partial(self._answered, anyio.current_time()))
 
     async def _ping(self) -> None:
         sent_at = anyio.current_time()
@@ -74,5 +79,8 @@ class Pulse:
             latency = await self.transport.ping()
         except ConnectionLostError:
             return  # the reader will say why
+        self._answered(sent_at, latency)
+
+    def _answered(self, sent_at: float, latency: float) -> None:
         self._pinging -= 1
         self.on_pong(sent_at, latency)

@@ -14,7 +14,7 @@ import anyio
 import attrs
 
 from ._asking import ask_clocks, ask_url, make_request
-from ._bell import Bell
+from ._bell import Bell, Flag
 from ._children import Children
 from ._core import Core
 from ._dispatch import Dispatch
@@ -97,7 +97,7 @@ class Session:
         self._opening = anyio.CancelScope()
         self._serving = anyio.CancelScope()
         self._flushing = anyio.CancelScope()
-        self._dispatched = anyio.Event()
+        self._dispatched = Flag()
         self.progress = Bell()
         """Rung when a subscription has come further, or another one is wanted."""
 
@@ -271,7 +271,7 @@ class Session:
         self._dispatch.finish()
         with self._flushing:
             await self._dispatched.wait()
-        if not self._dispatched.is_set():  # the client is being closed meanwhile, and that has bounds
+        if not self._dispatched.is_set:  # the client is being closed meanwhile, and that has bounds
             await self._core.drain(self._dispatched)
 
     async def _leave(self, children: Children, transport: Transport) -> None:

@@ -8,7 +8,6 @@ which bytes go out in which order, and what an ending is called.
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Callable
 from typing import Final
 
@@ -19,7 +18,7 @@ from websockets.protocol import State
 
 from ._endings import Loss, cut_reason, network_loss, own_loss, peer_loss, protocol_loss
 from ._frame_scan import CONTROL_SIZE, EMPTY_FRAGMENTS, FrameScan
-from ._framing import LIFTED, head_size, is_hopeless, is_plain, lift
+from ._framing import LIFTED, compose, head_size, is_hopeless, is_plain, lift
 from ._redact import mask_text
 
 __all__ = ["Outgoing", "StreamProtocol"]
@@ -65,15 +64,16 @@ class StreamProtocol:
     _lane: int | None = attrs.field(init=False)  # the largest payload that is lifted; None: the core gets everything
     _decode: Callable[[bytes], str | bytes] = attrs.field(init=False)
     _rest: bytes = b""  # the beginning of a frame that the core has not been given
+    _behind: tuple[bytes, int] = (b"", 0)  # what was read, and where in it what is being fed ends
     _owed: int = 0  # the bytes still to come of the frame that the core is in
     _closed_with: int | None = None  # the code of the close frame that close() made, None if it made none
     _scan: FrameScan | None = None  # of what comes when nobody wants it any more; None until it can begin
     _parts: bytearray | None = None  # the fragments of a message that is not whole yet
     _empty: int = 0  # those of them that are empty
     _text: bool = False  # True iff that message is text
-    _waiting: deque[Outgoing] = attrs.field(factory=deque)
+    _waiting: list[Outgoing] = attrs.field(factory=list)
     _frames_out: list[bytes] = attrs.field(factory=list)
-    _pongs_out: deque[bytes] = attrs.field(factory=lambda: deque(maxlen=_PENDING_PONGS))
+    _pongs_out: list[bytes] = attrs.field(factory=list)
 
     def __attrs_post_init__(self) -> None:
         limit = self._core.max_message_size
@@ -90,21 +90,33 @@ class StreamProtocol:
         if self._lane is None:
             self._ask_core(data, 0, len(data), messages)
         else:
-            self._feed_by_lane(data, self._lane, messages)
+            self._feed_by_lane(data, self._finish_begun(data, self._lane, messages), self._lane, messages)
         self._collect()
         if self.loss is None:
             self._judge()
         return messages
 
-    def _feed_by_lane(self, data: bytes, limit: int, messages: list[str | bytes]) -> None:
+    def _finish_begun(self, data: bytes, limit: int, messages: list[str | bytes]) -> int:
+        """Take as much as completes the frame that has begun; return how much that was. The rest is not copied."""
+        at = 0
+        while self._rest and at < len(data):
+            begun, known = self._rest, len(self._rest)
+            head, payload = head_size(begun, 0) if known > 1 else (2, 0)
+            size = head if known < head else head + payload
+            self._rest, at = b"", at + size - known
+            self._behind = data, at
+            self._feed_by_lane(begun + data[at - size + known : at], 0, limit, messages)
+        self._behind = b"", 0
+        return min(at, len(data))
+
+    def _feed_by_lane(self, data: bytes, at: int, limit: int, messages: list[str | bytes]) -> None:
         """Lift what is plain; give the core the other frames, whole or as they come, and only at their ends go on."""
-        if self._rest:
-            data, self._rest = self._rest + data, b""
         size = len(data)
-        at = min(self._owed, size)
-        if at:
-            self._owed -= at
-            self._ask_core(data, 0, at, messages)
+        owed = min(self._owed, size - at)
+        if owed:
+            self._owed -= owed
+            self._ask_core(data, at, at + owed, messages)
+            at += owed
         while at < size and not self._is_at_end:
             if self._parts is None:
                 before = len(messages)
@@ -151,16 +163,21 @@ class StreamProtocol:
                 try:
                     message = self._assemble(frame)
                 except UnicodeDecodeError as error:
-                    self._core.receive_data(data[end:])  # pings in there are answered, as if all had come at once
+                    self._give_the_rest(data, end)
                     where = f" ({error.reason} at byte {error.start})"
                     self._refuse(1007, "text that is not UTF-8", where)
                     break
                 except _TooMuchError as error:
-                    self._core.receive_data(data[end:])
+                    self._give_the_rest(data, end)
                     self._refuse(1009, str(error))
                     break
                 if message is not None:
                     messages.append(message)
+
+    def _give_the_rest(self, data: bytes, at: int) -> None:
+        """Give the core all that was read: pings in there are answered, as if it had come at once."""
+        behind, start = self._behind
+        self._core.receive_data(data[at:] + behind[start:])
 
     def skip(self, data: bytes) -> None:
         """Take what was read after our close frame, of which only the peer's end counts.
@@ -318,9 +335,15 @@ class StreamProtocol:
         return data
 
     def _serialize(self) -> None:
-        while self._waiting and self.is_open:
-            outgoing = self._waiting.popleft()
+        if not self._waiting or not self.is_open:
+            return
+        waiting, self._waiting = self._waiting, []
+        if self._lane is not None:
+            self._frames_out += compose([(outgoing.opcode, outgoing.payload) for outgoing in waiting])
+        for outgoing in waiting:
             outgoing.taken = True
+            if self._lane is not None:
+                continue
             if outgoing.opcode is Opcode.TEXT:
                 self._core.send_text(outgoing.payload)
             else:
@@ -332,5 +355,6 @@ class StreamProtocol:
             # A peer that pings and does not read gets the newest pongs only (RFC 6455 section 5.5.3).
             if frame[:1] == _PONG_HEAD:
                 self._pongs_out.append(frame)
+                del self._pongs_out[:-_PENDING_PONGS]
             elif frame:  # empty: the core's sign for a half-close, which no server needs
                 self._frames_out.append(frame)

@@ -11,7 +11,7 @@ import itertools
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
-from typing import Final
+from typing import ClassVar, Final
 
 import anyio
 import attrs
@@ -35,8 +35,9 @@ _READ_SIZE: Final = 262144  # as much as asyncio reads at once: what is split is
 
 @attrs.define(eq=False)
 class _Ping:
-    answered: anyio.Event = attrs.field(factory=anyio.Event)
-    at: float | None = None  # None: not answered
+    sent_at: float
+    on_pong: Callable[[float | None], None]
+    """Called with the round trip, or with ``None`` if there will be none."""
 
 
 @attrs.define(eq=False)
@@ -51,6 +52,7 @@ class StreamTransport:
     _protocol: StreamProtocol
     _writer: Writer
     _on_activity: Callable[[], None]
+    receive_checkpoints: ClassVar[bool] = True  # every receive of a byte stream is one
     _has_lingered: bool = False
     _early: list[str | bytes] = attrs.field(factory=list)  # came in one packet with the handshake's response
     _pings: dict[bytes, _Ping] = attrs.field(factory=dict)  # unanswered, oldest first
@@ -127,19 +129,35 @@ class StreamTransport:
         Raises:
             ConnectionLostError: The connection has ended.
         """
-        self._check_open()
-        payload = next(self._ping_numbers).to_bytes(8, "big")
-        ping = self._pings[payload] = _Ping()
-        sent_at = anyio.current_time()
+        answers: list[float] = []
+        answered = anyio.Event()
+
+        def on_pong(latency: float | None) -> None:
+            if latency is not None:
+                answers.append(latency)
+            answered.set()
+
+        payload = self._ping(on_pong)
         try:
-            self._protocol.ping(payload)
-            await self._writer.flush()
-            await ping.answered.wait()
+            await answered.wait()
         finally:
             self._pings.pop(payload, None)
-        if ping.at is None:
+        if not answers:
             raise self._protocol.why_not_open().error()
-        return ping.at - sent_at
+        return answers[0]
+
+    def ping_soon(self, on_pong: Callable[[float], None]) -> None:
+        """Send a ping; call ``on_pong`` with the round trip in seconds when it is answered, never if it is not."""
+        if self._protocol.is_open:
+            self._ping(lambda latency: None if latency is None else on_pong(latency))
+
+    def _ping(self, on_pong: Callable[[float | None], None]) -> bytes:
+        self._check_open()
+        payload = next(self._ping_numbers).to_bytes(8, "big")
+        self._pings[payload] = _Ping(anyio.current_time(), on_pong)
+        self._protocol.ping(payload)
+        self._writer.reply()
+        return payload
 
     async def close(self, code: int = 1000, reason: str = "") -> None:
         """Send a close frame; do nothing if one was sent or the connection has ended.
@@ -191,8 +209,7 @@ class StreamTransport:
     def _answer(self, payload: bytes) -> None:
         while payload in self._pings:  # a pong answers the pings before its own too
             ping = self._pings.pop(next(iter(self._pings)))
-            ping.at = anyio.current_time()
-            ping.answered.set()
+            ping.on_pong(anyio.current_time() - ping.sent_at)
 
     def _end(self, cause: Exception | None) -> None:
         self._protocol.end(cause)
@@ -200,7 +217,7 @@ class StreamTransport:
 
     def _wake_pings(self) -> None:
         for ping in self._pings.values():
-            ping.answered.set()
+            ping.on_pong(None)
 
     async def leave(self) -> None:
         """Cut the connection. Only a close frame that the peer is owed gets a moment to leave."""

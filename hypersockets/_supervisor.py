@@ -19,10 +19,8 @@ from ._outcome import alone, let_go
 from ._session import FAREWELL, Ended, Session
 from ._state import ConnectionState
 from ._strategies import RetryPlan, Wait
-from ._stream_transport import StreamConnector
 from ._subscriptions import Wanted
 from ._transport import Connector
-from ._trio_websocket_transport import TrioWebSocketConnector
 from ._workers import Workers
 
 __all__ = ["Supervisor"]
@@ -182,10 +180,15 @@ def _start(group: anyio.abc.TaskGroup, task: Callable[[], Any], name: str) -> No
 
 
 def _connector(core: Core) -> Connector:
+    # Imported when they are used: the wire libraries take longer to import than all the rest.
     transport = core.config.transport
     if transport == "stream":
+        from ._stream_transport import StreamConnector
+
         return StreamConnector()
     if transport == "trio-websocket":
+        from ._trio_websocket_transport import TrioWebSocketConnector
+
         return TrioWebSocketConnector()
     assert not isinstance(transport, str)  # the configuration knows no other names
     return transport

@@ -6,14 +6,16 @@ can carry a session.
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 import attrs
 
 from ._redact import mask_headers, mask_url
+
+if TYPE_CHECKING:
+    from ssl import SSLContext
 
 __all__ = ["FROM_ENVIRONMENT", "Connector", "OpenRequest", "Transport"]
 
@@ -40,7 +42,7 @@ class OpenRequest:
     """Checked extra headers of the handshake."""
     subprotocols: Sequence[str] = ()
     """Offered in this order; nothing is offered when empty."""
-    ssl_context: ssl.SSLContext | None = None
+    ssl_context: SSLContext | None = None
     """For ``wss://``; ``None`` means :func:`ssl.create_default_context`."""
     proxy: str | None = attrs.field(default=FROM_ENVIRONMENT, repr=mask_proxy)
     """A proxy URL, ``None`` for a direct connection, or :data:`FROM_ENVIRONMENT`."""
@@ -63,8 +65,9 @@ class Transport(Protocol):
     Each method may be called by one task at a time, and different methods at the same time, but
     ``send`` and ``ping`` may be called by several tasks at once. Some attributes are optional:
     ``subprotocol`` (``str | None``), ``response_headers`` (a mapping, names in lower case),
-    ``payload_received`` (``int``: bytes of payload so far, which saves counting them), and
-    ``send_many(messages)``, which does for several messages, in one write, what ``send`` does for one.
+    ``payload_received`` (``int``: bytes of payload so far, which saves counting them), ``receive_checkpoints``
+    (``bool``: ``receive`` always lets other tasks run), ``send_many(messages)``, which does for several messages, in
+    one write, what ``send`` does for one, and ``ping_soon(on_pong)``, a ``ping`` that nobody waits for.
     """
 
     async def receive(self) -> Sequence[str | bytes]:

@@ -8,7 +8,7 @@ trio-websocket before a connection is opened.
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 __all__ = ["TrioWebSocketConnector", "TrioWebSocketTransport"]
 
-_QUEUE_SIZE: Final = 64  # messages between trio-websocket's reader and ours
+_QUEUE_SIZE: Final = 256  # messages between trio-websocket's reader and ours
 _READ_SIZE: Final = 65536
 _NO_LIMIT: Final = 2**62  # the link measures messages: trio-websocket counts characters
 _ITS_OWN: Final = frozenset({"connection", "host", "upgrade"})  # headers that it writes, beside sec-websocket-*
@@ -87,7 +87,7 @@ class TrioWebSocketTransport:
     _ping_numbers: itertools.count[int] = attrs.field(factory=itertools.count)
 
     async def receive(self) -> Sequence[str | bytes]:
-        """Wait for a message and return it, alone: trio-websocket gives one at a time.
+        """Wait for a message and return it, with those that trio-websocket has behind it.
 
         Raises:
             ConnectionLostError: The connection has ended, and every message before that was given out.
@@ -99,11 +99,26 @@ class TrioWebSocketTransport:
         except ConnectionClosed:
             loss = self._end()
         else:
-            return [message.encode() if isinstance(message, str) and not self._decode_text else message]
+            messages = [message, *self._waiting()]
+            if not self._decode_text:
+                return [message.encode() if isinstance(message, str) else message for message in messages]
+            return messages
         if self._link.loss is not None and not self._has_lingered:
             self._has_lingered = True
             await linger(self._link.stream)
         raise loss.error()
+
+    def _waiting(self) -> Iterator[str | bytes]:
+        """Take what it has read and not given out.
+
+        It has no name for that: it gives out one at a time, and a wait for each costs more than the rest of its way.
+        """
+        import trio
+
+        channel: Any = getattr(self._connection, "_recv_channel", None)
+        with suppress(trio.WouldBlock, trio.EndOfChannel, trio.ClosedResourceError, AttributeError):
+            while True:
+                yield channel.receive_nowait()
 
     async def send(self, message: str | bytes) -> None:
         """Write one whole message.

@@ -13,7 +13,7 @@ from contextlib import suppress
 import anyio
 from anyio.lowlevel import checkpoint
 
-from ._bell import Bell
+from ._bell import Bell, Flag
 from ._calls import mishaps
 from ._core import Core
 from ._errors import ConnectionLostError
@@ -22,6 +22,7 @@ from ._liveness import Liveness
 from ._message import Frame, as_message, frame_size, matcher
 from ._outbox import Outgoing
 from ._transport import Transport
+from ._workers import BURST
 
 __all__ = ["Wire", "discard"]
 
@@ -75,16 +76,17 @@ class Wire:
         self._looks_at_frames = self._passive_ping is not None or self._is_pong is not None
         self._counted = 0
         """How many of the bytes that the transport has received are counted."""
+        self._pauses = 0 if getattr(transport, "receive_checkpoints", False) else 1
         self._send_many: Callable[[Sequence[Frame]], Awaitable[None]] | None = getattr(transport, "send_many", None)
         """Writes several messages in one go. ``None`` where the transport cannot."""
         self._bell = Bell()
         self._own: deque[Outgoing] = deque()
         """Auth, subscriptions, heartbeats: sent before anything else, in order."""
-        self._replies: deque[Outgoing] = deque(maxlen=REPLIES)
+        self._replies: list[Outgoing] = []
         self._serves_users = False
         self._is_over = False
         """Whether the writer has ended."""
-        self.read_to_end = anyio.Event()
+        self.read_to_end = Flag()
         """Set when the reader has seen the end of the connection."""
 
     # Reading.
@@ -108,7 +110,10 @@ class Wire:
                 return
             if not self._take(batch):
                 return
-            await checkpoint()  # a transport whose receive never blocks must not stop the event loop
+            # A transport whose receive may never block must not stop the event loop. And handlers that never wait
+            # get the turns they need for a batch before the next one comes, or the lanes would always be full.
+            for _ in range(self._pauses + len(batch) // BURST):
+                await checkpoint()
 
     async def _wait_for_room(self) -> None:
         self._liveness.pause()
@@ -172,6 +177,7 @@ class Wire:
                     reply = self._passive_ping(frame)
                     if reply is not None:
                         self._replies.append(Outgoing(as_message(reply)))
+                        del self._replies[:-REPLIES]
                         self._bell.ring()
                         continue
                 if self._is_pong is not None and self._is_pong(frame):
@@ -237,7 +243,7 @@ class Wire:
             if self._own:
                 item = self._own.popleft()
             elif self._replies:
-                item = self._replies.popleft()
+                item = self._replies.pop(0)
             elif self._serves_users and (users := self._core.outbox.take()) is not None:
                 item = users
             else:

@@ -22,10 +22,12 @@ from ._bell import Bell
 from ._calls import is_stray, stray
 from ._lanes import Lane
 
-__all__ = ["Call", "Workers", "current_call"]
+__all__ = ["BURST", "Call", "Workers", "current_call"]
 
-_BURST = 256
+BURST = 256
 """How many messages handlers that never wait may have between two checkpoints."""
+_NO_MORE = 2 * BURST
+"""Instead of the messages since the last checkpoint: a handler has raised, and the client ends."""
 _SPARE = 4
 """How many workers wait for work; others end when they have none."""
 
@@ -114,7 +116,7 @@ class Workers:
                         if self._ready and not self._is_coming:
                             self._send_one()  # should a handler wait here, somebody else takes the next lane
                         burst = await self._empty(lane, call, burst)
-                        if burst < 0:
+                        if burst == _NO_MORE:
                             return
                     self.on_empty()
                     if len(self._spare) >= _SPARE:
@@ -126,37 +128,35 @@ class Workers:
                 self._scopes.discard(scope)
 
     async def _empty(self, lane: Lane, call: Call, burst: int) -> int:
-        """Handle what is in a lane; return the messages handled since the last checkpoint, less than 0: do no more."""
+        """Handle what is in a lane; return the messages handled since the last checkpoint, `_NO_MORE`: end."""
         handler, queue, budget = lane.handler, lane.queue, lane.budget
         assert handler is not None  # only such lanes are taken on
         while queue:
-            message, size = queue.popleft()
-            lane.working = size
             call.is_running = True
-            try:
-                result = handler(message)
-                if result is not None and (type(result) is CoroutineType or inspect.isawaitable(result)):
-                    await result
-            except anyio.get_cancelled_exc_class() as error:  # noqa: ASYNC103 - re-raised if this task was cancelled
-                if not is_stray():
-                    raise  # the lane keeps the message, for the count
-                burst = burst if self.on_error(lane, stray(error)) else -_BURST
-            except BaseException as error:  # comes out of the client as itself, or as the user's policy says
-                burst = burst if self.on_error(lane, error) else -_BURST
-            call.is_running = False
-            if lane.working is not None:  # else the end has emptied the lane
-                lane.working = None
-                budget.used -= size
+            while queue and burst < BURST:
+                burst += 1
+                message, lane.working = queue.popleft()
+                try:
+                    result = handler(message)
+                    if type(result) is CoroutineType or (result is not None and inspect.isawaitable(result)):
+                        await result
+                except anyio.get_cancelled_exc_class() as error:  # noqa: ASYNC103 - re-raised if it was this task
+                    if not is_stray():
+                        raise  # the lane keeps the message, for the count
+                    burst = burst if self.on_error(lane, stray(error)) else _NO_MORE
+                except BaseException as error:  # comes out of the client as itself, or as the user's policy says
+                    burst = burst if self.on_error(lane, error) else _NO_MORE
+                budget.used -= lane.working
                 if budget.room_wanted is not None:
                     budget.room_wanted.ring()
-            if call.close is not None:
-                self.on_close(*call.close)
-                call.close = None
-            burst += 1
-            if burst >= _BURST:
+                if call.close is not None:
+                    self.on_close(*call.close)
+                    call.close = None
+            lane.working, call.is_running = None, False
+            if burst == _NO_MORE:
+                return burst
+            if burst >= BURST:
                 burst = 0
                 await checkpoint()
-            elif burst < 0:
-                return burst
         lane.is_told = False
         return burst

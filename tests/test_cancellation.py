@@ -283,6 +283,8 @@ _ELSEWHERE = {
     'children.ended("reader")': "suspends for one turn of the loop, if at all; see test_g05_a_batch_that_comes",
     "await transport.receive()": "of a transport that cannot discard; see test_discard",
     "must not hold up the deadline": "likewise",
+    "await self.transport.ping()": "of a transport without `ping_soon`; see test_a_transport_with_the_bare_minimum",
+    "await answered.wait()": "of `ping`, for other users of the transport; see the conformance suite",
 }
 
 

@@ -8,9 +8,12 @@ from typing import Any
 
 import pytest
 from hypothesis import example, given, settings as hypothesis_settings, strategies as st
+from websockets.frames import Frame, Opcode
+from websockets.protocol import State
+from websockets.server import ServerProtocol
 from websockets.utils import apply_mask
 
-from hypersockets._framing import LIFTED, head_size, is_hopeless, is_plain, lift
+from hypersockets._framing import LIFTED, compose, head_size, is_hopeless, is_plain, lift
 from hypersockets._handshake import new_core
 from hypersockets._stream_protocol import StreamProtocol
 from hypersockets._transport import OpenRequest
@@ -202,3 +205,27 @@ def test_heads() -> None:
     assert is_hopeless(b"\x83\x00", 0)
     assert is_hopeless(b"\x81\x80", 0)
     assert not is_hopeless(b"\xf1\x7f", 0)
+
+
+@given(st.lists(st.tuples(st.sampled_from([Opcode.TEXT, Opcode.BINARY]), payloads), max_size=5))
+@example([(Opcode.BINARY, b"x" * 65535), (Opcode.BINARY, b"x" * 65536), (Opcode.TEXT, b"")])
+@hypothesis_settings(deadline=None)
+def test_composed_frames_are_those_of_the_core(messages: list[tuple[Opcode, bytes]]) -> None:
+    """But for the masks, which differ each time: the same bytes, and the core of a server reads them."""
+    frames = compose(messages)
+    server = ServerProtocol(state=State.OPEN, max_size=None)
+    for (opcode, payload), made in zip(messages, frames, strict=True):
+        of_core = Frame(opcode, payload).serialize(mask=True)
+        head = len(of_core) - len(payload) - 4
+        assert made[:head] == of_core[:head]
+        assert apply_mask(made[head + 4 :], made[head : head + 4]) == payload
+        server.receive_data(made)
+    assert [
+        (frame.opcode, bytes(frame.data)) for frame in server.events_received() if isinstance(frame, Frame)
+    ] == messages
+
+
+def test_masks_differ() -> None:
+    """Of frames made together, and of each from the last."""
+    masks = {made[2:6] for _ in range(100) for made in compose([(Opcode.TEXT, b"a"), (Opcode.TEXT, b"a")])}
+    assert len(masks) > 190
