@@ -6,6 +6,7 @@ list entry for each empty fragment; so somebody else must look.
 
 from __future__ import annotations
 
+from struct import Struct
 from typing import Final
 
 import attrs
@@ -14,6 +15,7 @@ from websockets.frames import Close
 
 __all__ = ["CONTROL_SIZE", "EMPTY_FRAGMENTS", "FrameScan"]
 
+_HEAD: Final = Struct(">HH").unpack_from
 _CONT: Final = 0x0
 _CLOSE: Final = 0x8
 EMPTY_FRAGMENTS: Final = 4096
@@ -65,6 +67,8 @@ class FrameScan:
         position = 0
         while position < len(data) and not self.has_closed:
             if self._left == 0:
+                if not self._head:
+                    position = self._pass_plain(data, position)
                 start, position = position, position + self._take_head(data, position)
                 if self.is_too_big:
                     return data[:start]
@@ -76,6 +80,25 @@ class FrameScan:
             self._left -= len(part)
             self.frames += self._left == 0
         return data[:position]
+
+    def _pass_plain(self, data: bytes, position: int) -> int:
+        """Pass by whole data frames that are messages, in a loop of little work; return where it stopped."""
+        size, limit, frames = len(data), self.max_size, 0
+        while position + 4 <= size:
+            head, length = _HEAD(data, position)
+            if head in (0x817E, 0x827E):
+                end = position + 4 + length
+            elif 0x8100 <= head < 0x817E or 0x8200 <= head < 0x827E:
+                length = head & 0x7F
+                end = position + 2 + length
+            else:
+                break
+            if end > size or (limit is not None and length > limit):
+                break
+            position = end
+            frames += 1
+        self.frames += frames
+        return position
 
     def _take_head(self, data: bytes, position: int) -> int:
         """Move bytes to the frame's head; when it is whole, start with its payload."""

@@ -139,6 +139,7 @@ class StreamTransport:
 
         payload = self._ping(on_pong)
         try:
+            await self._writer.flush()  # of a ping that somebody waits for
             await answered.wait()
         finally:
             self._pings.pop(payload, None)
@@ -150,13 +151,13 @@ class StreamTransport:
         """Send a ping; call ``on_pong`` with the round trip in seconds when it is answered, never if it is not."""
         if self._protocol.is_open:
             self._ping(lambda latency: None if latency is None else on_pong(latency))
+            self._writer.reply()
 
     def _ping(self, on_pong: Callable[[float | None], None]) -> bytes:
         self._check_open()
         payload = next(self._ping_numbers).to_bytes(8, "big")
         self._pings[payload] = _Ping(anyio.current_time(), on_pong)
         self._protocol.ping(payload)
-        self._writer.reply()
         return payload
 
     async def close(self, code: int = 1000, reason: str = "") -> None:

@@ -284,6 +284,7 @@ _ELSEWHERE = {
     "await transport.receive()": "of a transport that cannot discard; see test_discard",
     "must not hold up the deadline": "likewise",
     "await self.transport.ping()": "of a transport without `ping_soon`; see test_a_transport_with_the_bare_minimum",
+    "of a ping that somebody waits for": "for other users of the transport; see the conformance suite",
     "await answered.wait()": "of `ping`, for other users of the transport; see the conformance suite",
 }
 
