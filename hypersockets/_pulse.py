@@ -67,11 +67,10 @@ class Pulse:
         if self._pinging >= PINGS:
             return
         self._pinging += 1
-        soon: Callable[[Callable[[float], None]], None] | None = getattr(self.transport, "ping_soon", None)
-        if soon is None:
-            self.start("pings", self._ping)
+        if self.wire.can_ping:
+            self.wire.ping(partial(self._answered, anyio.current_time()))
         else:
-            soon(partial(self._answered, anyio.current_time()))
+            self.start("pings", self._ping)
 
     async def _ping(self) -> None:
         sent_at = anyio.current_time()

@@ -147,11 +147,14 @@ class StreamTransport:
             raise self._protocol.why_not_open().error()
         return answers[0]
 
-    def ping_soon(self, on_pong: Callable[[float], None]) -> None:
-        """Send a ping; call ``on_pong`` with the round trip in seconds when it is answered, never if it is not."""
-        if self._protocol.is_open:
-            self._ping(lambda latency: None if latency is None else on_pong(latency))
-            self._writer.reply()
+    async def start_ping(self, on_pong: Callable[[float], None]) -> None:
+        """Send a ping; ``on_pong`` is called with the round trip in seconds when it is answered, never if it is not.
+
+        Raises:
+            ConnectionLostError: The connection has ended.
+        """
+        self._ping(lambda latency: None if latency is None else on_pong(latency))
+        await self._writer.flush()
 
     def _ping(self, on_pong: Callable[[float | None], None]) -> bytes:
         self._check_open()

@@ -67,7 +67,7 @@ class Transport(Protocol):
     ``subprotocol`` (``str | None``), ``response_headers`` (a mapping, names in lower case),
     ``payload_received`` (``int``: bytes of payload so far, which saves counting them), ``receive_checkpoints``
     (``bool``: ``receive`` always lets other tasks run), ``send_many(messages)``, which does for several messages, in
-    one write, what ``send`` does for one, and ``ping_soon(on_pong)``, a ``ping`` that nobody waits for.
+    one write, what ``send`` does for one, and ``start_ping(on_pong)``, which returns when the ping is written.
     """
 
     async def receive(self) -> Sequence[str | bytes]:

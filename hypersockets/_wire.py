@@ -79,6 +79,10 @@ class Wire:
         self._pauses = 0 if getattr(transport, "receive_checkpoints", False) else 1
         self._send_many: Callable[[Sequence[Frame]], Awaitable[None]] | None = getattr(transport, "send_many", None)
         """Writes several messages in one go. ``None`` where the transport cannot."""
+        self._start_ping: Callable[[Callable[[float], None]], Awaitable[None]] | None
+        self._start_ping = getattr(transport, "start_ping", None)
+        self._pings: list[Callable[[float], None]] = []
+        """Protocol pings to be written: what to do when each is answered."""
         self._bell = Bell()
         self._own: deque[Outgoing] = deque()
         """Auth, subscriptions, heartbeats: sent before anything else, in order."""
@@ -208,6 +212,16 @@ class Wire:
             self._bell.ring()
         return item
 
+    @property
+    def can_ping(self) -> bool:
+        """Whether :meth:`ping` may be called: the transport can send a ping without waiting for its answer."""
+        return self._start_ping is not None
+
+    def ping(self, on_pong: Callable[[float], None]) -> None:
+        """Have a protocol ping sent."""
+        self._pings.append(on_pong)
+        self._bell.ring()
+
     async def send(self, message: Frame) -> None:
         """Send a message of the session's own.
 
@@ -220,6 +234,9 @@ class Wire:
         """Send what waits, until the connection ends."""
         try:
             while True:
+                while self._pings and self._start_ping is not None:
+                    with suppress(ConnectionLostError):  # the reader will say why
+                        await self._start_ping(self._pings.pop(0))
                 items = self._next()
                 if not items:
                     await self._bell.wait()
