@@ -13,11 +13,9 @@ from anyio.lowlevel import checkpoint
 from ._bell import Bell
 from ._events import Closed, Event, EventLog
 from ._lanes import Lane
+from ._turn import BURST, Turn
 
 __all__ = ["EventListener", "MessageStream"]
-
-_BURST = 256
-"""How many messages may be handed out between two checkpoints."""
 
 
 class MessageStream:
@@ -33,6 +31,7 @@ class MessageStream:
         self._close = close
         self._is_closed = False
         self._burst = 0
+        self._turn = Turn()
 
     def __aiter__(self) -> MessageStream:
         return self
@@ -51,14 +50,16 @@ class MessageStream:
 
     async def _until_next(self) -> None:
         self._burst += 1
-        if self._burst >= _BURST:  # a consumer that never blocks must not stop the event loop
+        if self._burst >= BURST:
             self._burst = 0
-            await checkpoint()
+            if self._turn.is_over():  # a consumer that never blocks must not stop the event loop
+                await checkpoint()
         while not self._lane.queue:
             end = StopAsyncIteration() if self._is_closed else self._end()
             if end is not None:
                 raise end
             self._burst = 0
+            self._turn.ends()
             self._lane.is_told = False
             await self._lane.bell.wait()
 
@@ -95,7 +96,7 @@ class EventListener:
                 "another task is waiting for this listener's next event; use client.events() for one of its own"
             )
         self._burst += 1
-        if self._burst >= _BURST or self._is_over:
+        if self._burst >= BURST or self._is_over:
             self._burst = 0
             await checkpoint()
         while not self._is_over:

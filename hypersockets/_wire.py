@@ -22,7 +22,7 @@ from ._liveness import Liveness
 from ._message import Frame, as_message, frame_size, matcher
 from ._outbox import Outgoing
 from ._transport import Transport
-from ._workers import BURST
+from ._turn import LONGEST
 
 __all__ = ["Wire", "discard"]
 
@@ -116,7 +116,7 @@ class Wire:
                 return
             # A transport whose receive may never block must not stop the event loop. And handlers that never wait
             # get the turns they need for a batch before the next one comes, or the lanes would always be full.
-            for _ in range(self._pauses + len(batch) // BURST):
+            for _ in range(self._pauses + len(batch) // LONGEST):
                 await checkpoint()
 
     async def _wait_for_room(self) -> None:

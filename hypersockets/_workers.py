@@ -21,13 +21,12 @@ from anyio.lowlevel import checkpoint
 from ._bell import Bell
 from ._calls import is_stray, stray
 from ._lanes import Lane
+from ._turn import BURST, Turn
 
-__all__ = ["BURST", "Call", "Workers", "current_call"]
+__all__ = ["Call", "Workers", "current_call"]
 
-BURST = 256
-"""How many messages handlers that never wait may have between two checkpoints."""
 _NO_MORE = 2 * BURST
-"""Instead of the messages since the last checkpoint: a handler has raised, and the client ends."""
+"""Instead of the messages of a burst: a handler has raised, and the client ends."""
 _SPARE = 4
 """How many workers wait for work; others end when they have none."""
 
@@ -104,7 +103,7 @@ class Workers:
 
     async def _work(self) -> None:
         """Empty lanes, one after the other, until cancelled or not needed."""
-        call, bell, burst = Call(self.client), Bell(), 0
+        call, bell, turn, burst = Call(self.client), Bell(), Turn(), 0
         current_call.set(call)
         with anyio.CancelScope() as scope:
             self._scopes.add(scope)
@@ -115,7 +114,7 @@ class Workers:
                         lane = self._ready.popleft()
                         if self._ready and not self._is_coming:
                             self._send_one()  # should a handler wait here, somebody else takes the next lane
-                        burst = await self._empty(lane, call, burst)
+                        burst = await self._empty(lane, call, turn, burst)
                         if burst == _NO_MORE:
                             return
                     self.on_empty()
@@ -123,12 +122,15 @@ class Workers:
                         return
                     self._spare.append(bell)
                     await bell.wait()
-                    burst = 0
+                    turn.ends()
             finally:
                 self._scopes.discard(scope)
 
-    async def _empty(self, lane: Lane, call: Call, burst: int) -> int:
-        """Handle what is in a lane; return the messages handled since the last checkpoint, `_NO_MORE`: end."""
+    async def _empty(self, lane: Lane, call: Call, turn: Turn, burst: int) -> int:
+        """Handle what is in a lane; ``burst`` messages were handled since the clock was looked at.
+
+        Returns that number as it is afterwards; `_NO_MORE`: the worker should end.
+        """
         handler, queue, budget = lane.handler, lane.queue, lane.budget
         assert handler is not None  # only such lanes are taken on
         while queue:
@@ -157,6 +159,7 @@ class Workers:
                 return burst
             if burst >= BURST:
                 burst = 0
-                await checkpoint()
+                if turn.is_over():
+                    await checkpoint()
         lane.is_told = False
         return burst
