@@ -16,10 +16,11 @@ import anyio
 from anyio.lowlevel import checkpoint
 
 from ._bell import Flag
+from ._budget import Item, Shared, Size
 from ._calls import mishaps, settle
 from ._core import Core
 from ._inbox import INBOX, Inbox
-from ._lanes import Item, Lane, Put, Shared, Size
+from ._lanes import Lane, Put
 from ._message import Frame, memory_sizes
 from ._subscriptions import Wanted
 
@@ -78,6 +79,8 @@ class Dispatch:
         self._is_finishing = False
         self._is_idle = False
         """Whether the task waits, so that the reader may do its work."""
+        self._is_async = False
+        """Whether ``parse`` has given something to await."""
         self._is_parsing = False
         """Whether a message is with an async ``parse``, or was when that was cancelled."""
         self._unparsed: tuple[Any, int] | None = None
@@ -130,7 +133,9 @@ class Dispatch:
             self._now = anyio.current_time()
             self._release_held()
             if self._unparsed is None and inbox.frames:
-                burst = [inbox.frames.popleft() for _ in range(min(_BURST, len(inbox.frames)))]
+                # Of what is parsed asynchronously only one frame goes at a time, and the rest would come back.
+                count = 1 if self._is_async else min(_BURST, len(inbox.frames))
+                burst = [inbox.frames.popleft() for _ in range(count)]
                 inbox.size -= sum(map(_SIZE, burst))
                 self._carry(iter(burst))
                 inbox.room.ring()
@@ -191,6 +196,7 @@ class Dispatch:
 
     def _is_awaitable(self, message: Any) -> bool:
         if inspect.isawaitable(message):
+            self._is_async = True
             return True
         if len(self._plain) < _TYPES:
             self._plain.add(type(message))

@@ -17,6 +17,7 @@ from ._asking import ask_clocks, ask_url, make_request
 from ._bell import Bell, Flag
 from ._children import Children
 from ._core import Core
+from ._discard import discard
 from ._dispatch import Dispatch
 from ._errors import (
     ConnectError,
@@ -38,7 +39,7 @@ from ._state import ConnectionState
 from ._subscribing import keep_subscribed, subscribe_all
 from ._subscriptions import Wanted
 from ._transport import Connector, OpenRequest, Transport
-from ._wire import Wire, discard
+from ._wire import Wire
 
 __all__ = ["Ended", "Session"]
 

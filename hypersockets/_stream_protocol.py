@@ -16,8 +16,9 @@ from websockets.client import ClientProtocol
 from websockets.frames import Close, Frame, Opcode
 from websockets.protocol import State
 
+from ._assembly import Assembly, TooMuchError
 from ._endings import Loss, cut_reason, network_loss, own_loss, peer_loss, protocol_loss
-from ._frame_scan import CONTROL_SIZE, EMPTY_FRAGMENTS, FrameScan
+from ._frame_scan import CONTROL_SIZE, FrameScan
 from ._framing import LIFTED, compose, head_size, is_hopeless, is_plain, lift
 from ._redact import mask_text
 
@@ -28,10 +29,6 @@ _PONG_HEAD: Final = bytes((0x80 | Opcode.PONG,))
 _CLOSE_HEAD: Final = bytes((0x80 | Opcode.CLOSE,))
 _PENDING_PONGS: Final = 16
 _SEARCHED: Final = 1024  # bytes of each read, one by one; larger frames are few, so parsing them is quick enough
-
-
-class _TooMuchError(Exception):
-    """A message is larger than allowed."""
 
 
 @attrs.define(eq=False)
@@ -60,7 +57,7 @@ class StreamProtocol:
     """The payloads of the pongs in what was fed last."""
     payload: int = 0
     """How many bytes of data messages have arrived."""
-    _max_size: float = attrs.field(init=False)  # bytes of a message
+    _assembly: Assembly = attrs.field(init=False)
     _lane: int | None = attrs.field(init=False)  # the largest payload that is lifted; None: the core gets everything
     _decode: Callable[[bytes], str | bytes] = attrs.field(init=False)
     _rest: bytes = b""  # the beginning of a frame that the core has not been given
@@ -68,18 +65,16 @@ class StreamProtocol:
     _owed: int = 0  # the bytes still to come of the frame that the core is in
     _closed_with: int | None = None  # the code of the close frame that close() made, None if it made none
     _scan: FrameScan | None = None  # of what comes when nobody wants it any more; None until it can begin
-    _parts: bytearray | None = None  # the fragments of a message that is not whole yet
-    _empty: int = 0  # those of them that are empty
-    _text: bool = False  # True iff that message is text
     _waiting: list[Outgoing] = attrs.field(factory=list)
     _frames_out: list[bytes] = attrs.field(factory=list)
     _pongs_out: list[bytes] = attrs.field(factory=list)
 
     def __attrs_post_init__(self) -> None:
         limit = self._core.max_message_size
-        self._max_size = math.inf if limit is None else limit - CONTROL_SIZE
-        self._lane = None if self._core.extensions else int(min(self._max_size, LIFTED))
+        max_size = math.inf if limit is None else limit - CONTROL_SIZE
+        self._lane = None if self._core.extensions else int(min(max_size, LIFTED))
         self._decode = bytes.decode if self._decode_text else bytes
+        self._assembly = Assembly(max_size, self._decode)
 
     # Inbound
 
@@ -118,7 +113,7 @@ class StreamProtocol:
             self._ask_core(data, at, at + owed, messages)
             at += owed
         while at < size and not self._is_at_end:
-            if self._parts is None:
+            if not self._assembly.is_open:
                 before = len(messages)
                 at, payload = lift(data, at, limit, self._decode, messages)
                 self.frames += len(messages) - before
@@ -142,7 +137,7 @@ class StreamProtocol:
         if size - at < head:
             return at
         end = at + head + payload
-        is_lifted_later = end > size and self._parts is None and is_plain(data, at, limit)
+        is_lifted_later = end > size and not self._assembly.is_open and is_plain(data, at, limit)
         return at if is_lifted_later else end
 
     @property
@@ -161,13 +156,13 @@ class StreamProtocol:
             elif frame.opcode in _DATA:
                 self.payload += len(frame.data)
                 try:
-                    message = self._assemble(frame)
+                    message = self._assembly.add(frame)
                 except UnicodeDecodeError as error:
                     self._give_the_rest(data, end)
                     where = f" ({error.reason} at byte {error.start})"
                     self._refuse(1007, "text that is not UTF-8", where)
                     break
-                except _TooMuchError as error:
+                except TooMuchError as error:
                     self._give_the_rest(data, end)
                     self._refuse(1009, str(error))
                     break
@@ -215,30 +210,6 @@ class StreamProtocol:
                 self._scan = FrameScan(None)
         return data[position:]
 
-    def _assemble(self, frame: Frame) -> str | bytes | None:
-        payload = frame.data
-        if frame.opcode is not Opcode.CONT:
-            self._text = frame.opcode is Opcode.TEXT
-        if self._parts is not None or not frame.fin:
-            # Joined as they come: an endless stream of empty fragments takes no memory.
-            if self._parts is None:
-                self._parts, self._empty = bytearray(), 0
-            parts = self._parts
-            parts += payload
-            self._empty += not payload and not frame.fin
-            if self._empty > EMPTY_FRAGMENTS:
-                raise _TooMuchError("a message of too many empty fragments")
-            self._check_size(len(parts))
-            if not frame.fin:
-                return None
-            payload, self._parts = parts, None
-        self._check_size(len(payload))
-        return self._decode(bytes(payload)) if self._text else bytes(payload)
-
-    def _check_size(self, size: int) -> None:
-        if size > self._max_size:
-            raise _TooMuchError(f"a message larger than {self._max_size} bytes")
-
     def _judge(self) -> None:
         """See whether what was read ended the connection."""
         core = self._core
@@ -276,7 +247,7 @@ class StreamProtocol:
             self._core.receive_data(self._rest)
         self._core.receive_eof()
         is_in_frame = str(self._core.parser_exc).startswith("stream ends")
-        where = "a frame" if is_in_frame else "a message" if self._parts is not None else ""
+        where = "a frame" if is_in_frame else "a message" if self._assembly.is_open else ""
         self.loss = network_loss(where, cause)
 
     # Outbound

@@ -24,7 +24,7 @@ from ._outbox import Outgoing
 from ._transport import Transport
 from ._turn import LONGEST
 
-__all__ = ["Wire", "discard"]
+__all__ = ["Wire"]
 
 REPLIES = 64
 """How many answers to passive pings may wait for the socket; older ones are obsolete by then."""
@@ -102,7 +102,7 @@ class Wire:
         except mishaps() as error:
             self._break(error)
             return
-        while True:
+        while True:  # noqa: ASYNC913 - receive is one, unless it does not promise that
             if self._inbox.is_full:
                 await self._wait_for_room()
             try:
@@ -304,19 +304,3 @@ class Wire:
             self._core.outbox.give_back(item)
         else:
             item.settle(lost or self._over())
-
-
-async def discard(transport: Transport) -> None:
-    """After ``close``: throw away what still comes, and return when the connection has ended.
-
-    A transport may have a method ``discard`` of its own for it: a flood may have filled the buffers of two kernels
-    before our close frame came to the peer, and to make messages of all that takes time.
-    """
-    own: Callable[[], Awaitable[None]] | None = getattr(transport, "discard", None)
-    if own is not None:
-        await own()
-        return
-    with suppress(ConnectionLostError):
-        while True:
-            await transport.receive()
-            await checkpoint()  # one whose receive never blocks must not hold up the deadline

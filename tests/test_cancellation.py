@@ -281,8 +281,6 @@ _ELSEWHERE = {
     "_say_goodbye(transport, *(self._core.closing": "met only by who is cancelled; see cancel_natively_twice",
     "checkpoint_if_cancelled()": "never suspends",
     'children.ended("reader")': "suspends for one turn of the loop, if at all; see test_g05_a_batch_that_comes",
-    "await transport.receive()": "of a transport that cannot discard; see test_discard",
-    "must not hold up the deadline": "likewise",
     "await self.transport.ping()": "of a transport without `start_ping`; see test_a_transport_with_the_bare_minimum",
     "of a ping that somebody waits for": "for other users of the transport; see the conformance suite",
     "await answered.wait()": "of `ping`, for other users of the transport; see the conformance suite",

@@ -6,8 +6,8 @@ import anyio
 import pytest
 from websockets.frames import Opcode
 
+from hypersockets._discard import discard
 from hypersockets._errors import ConnectionLostError
-from hypersockets._wire import discard
 from tests.conformance._peer import Peer, close, frame, text
 from tests.conformance._rig import Rig
 
