@@ -24,9 +24,9 @@ def memory_sizes(frames: Sequence[Frame]) -> list[int]:
     """Return the bytes of memory that each frame takes, its object included."""
     if not frames:
         return []
-    size_of: Callable[[Any], int] = type(frames[0]).__sizeof__
+    kind: Any = type(frames[0])
     try:
-        return list(map(size_of, frames))  # no call of Python's for each of them
+        return list(map(kind.__sizeof__, frames))  # no call of Python's for each of them
     except TypeError:  # text and binary mixed
         return [frame.__sizeof__() for frame in frames]
 
