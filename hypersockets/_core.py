@@ -201,8 +201,8 @@ class Core:
         """
         if not self.is_drained:
             self.is_drained = True
-            if self.workers is not None:
-                self.workers.begin()
+            assert self.workers is not None  # they began with the group in which this runs
+            self.workers.begin()
             with anyio.CancelScope() as scope:
                 if self.config.drain_timeout is not None:
                     scope.deadline = anyio.current_time() + self.config.drain_timeout
@@ -211,8 +211,7 @@ class Core:
                 while not self.lanes.are_handled:
                     await self.handled.wait()
                 return
-            if self.workers is not None:
-                self.workers.stop()
+            self.workers.stop()
 
     def closed_error(self) -> ClientClosedError:
         """Return the error for whoever waits for what will never come."""

@@ -322,10 +322,10 @@ class StreamProtocol:
         self._collect()
 
     def _collect(self) -> None:
-        for frame in self._core.data_to_send():
+        for frame in filter(None, self._core.data_to_send()):  # empty: a half-close, which no server needs
             # A peer that pings and does not read gets the newest pongs only (RFC 6455 section 5.5.3).
             if frame[:1] == _PONG_HEAD:
                 self._pongs_out.append(frame)
                 del self._pongs_out[:-_PENDING_PONGS]
-            elif frame:  # empty: the core's sign for a half-close, which no server needs
+            else:
                 self._frames_out.append(frame)

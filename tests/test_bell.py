@@ -1,0 +1,44 @@
+"""Bells and flags: waking without loss, and no event while nobody waits."""
+
+from __future__ import annotations
+
+import anyio
+import pytest
+
+from hypersockets._bell import Bell, Flag
+from hypersockets.testing import wait_all_tasks_blocked
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_rings_before_a_wait_make_one_wake_up() -> None:
+    bell = Bell()
+    bell.ring()
+    bell.ring()
+    await bell.wait()
+    with anyio.move_on_after(10) as scope:
+        await bell.wait()
+    assert scope.cancelled_caught
+
+
+async def test_a_flag_wakes_everybody_once_and_for_all() -> None:
+    """Those who wait when it is set, and those who come later; it makes no event for nobody."""
+    flag = Flag()
+    woken: list[int] = []
+
+    async def wait(number: int) -> None:
+        await flag.wait()
+        woken.append(number)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(wait, 1)
+        tasks.start_soon(wait, 2)
+        await wait_all_tasks_blocked()
+        assert woken == []
+        flag.set()
+        tasks.start_soon(wait, 3)
+    assert sorted(woken) == [1, 2, 3]
+    early = Flag()
+    early.set()
+    await early.wait()
+    assert early._event is None

@@ -1,0 +1,61 @@
+"""The way from a batch to the lanes, where the tests of the whole client do not come."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+import hypersockets as hs
+from hypersockets._core import Core
+from hypersockets._dispatch import Dispatch
+from hypersockets._inbox import Inbox
+from hypersockets.testing import ScriptedServer
+from tests._live import Recorder, message, sends, settings
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_messages_of_any_number_of_types() -> None:
+    """Whether a message has to be awaited is remembered by its type, of so many as one may expect."""
+
+    class Router:
+        def parse(self, frame: Any) -> Any:
+            return type("Message", (str,), {})(frame)
+
+        def route_key(self, parsed: Any) -> str:
+            return "all"
+
+    handler = Recorder()
+    async with ScriptedServer(sends(*(message("a", n) for n in range(100)))) as server:
+        async with hs.connect(settings(server, router=Router(), handlers={"all": handler})):
+            await handler.wait_handled(100)
+    assert handler.handled == [message("a", n) for n in range(100)]
+
+
+async def test_a_parse_that_nobody_will_await_is_counted_and_closed() -> None:
+    """The end may come between an async parse's call and its first step; Python would complain of the coroutine."""
+
+    class Router:
+        async def parse(self, frame: Any) -> Any:
+            raise AssertionError("never begun")
+
+        def route_key(self, parsed: Any) -> str:
+            raise AssertionError("never asked")
+
+    core = Core(hs.ClientConfig(url="ws://unparsed.test", router=Router()))
+    nothing: Any = None
+    dispatch = Dispatch(core, Inbox(), on_verdict=nothing, on_overflow=nothing, on_held=nothing)
+    dispatch._is_idle = True
+    dispatch.take(["one", "two"])
+    assert dispatch.abandon() == 2
+
+    class Ready:
+        """Awaitable, but no coroutine."""
+
+        def __await__(self) -> Any:
+            yield
+
+    dispatch._unparsed = Ready(), 1
+    assert dispatch.abandon() == 1
+    assert dispatch.abandon() == 0
