@@ -93,8 +93,6 @@ class Workers:
             scope.cancel()
 
     def _send_one(self) -> None:
-        if self._is_stopped:
-            return
         self._is_coming = True
         if self._spare:
             self._spare.pop().ring()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
@@ -71,6 +72,19 @@ async def wait_for(client: hs.Client, kind: type[Any], count: int = 1) -> Any:
         if not count:
             return event
     raise AssertionError(f"the client ended without it: {happened(client)}")
+
+
+def stand_still(seconds: float) -> None:
+    """Let time pass without the event loop running, as in a process that was suspended."""
+    try:
+        loop: Any = asyncio.get_running_loop()
+    except RuntimeError:
+        import trio.lowlevel
+
+        clock: Any = trio.lowlevel.current_clock()
+        clock.jump(seconds)
+    else:
+        loop._jumping.now += seconds
 
 
 def names(events: Iterable[hs.Event]) -> list[str]:

@@ -165,9 +165,20 @@ async def test_a_verdict_right_before_the_close_counts() -> None:
 
 
 @pytest.mark.parametrize("method", ["get_auth_message", "validate_auth_response", "login"])
-async def test_an_exception_from_the_users_code_fails_the_attempt(method: str) -> None:
-    """The cause of an ``AuthenticationError``, and retried: a token service that is down comes back."""
-    oops = OSError("token service")
+@pytest.mark.parametrize(
+    "oops",
+    [
+        OSError("token service"),
+        hs.HandshakeRejectedError("the token service's", status=404),
+        hs.ConnectionLostError("the token service's", code=1000, by="peer"),
+        hs.ClientClosedError("the token service's client"),
+    ],
+)
+async def test_an_exception_from_the_users_code_fails_the_attempt(oops: Exception, method: str) -> None:
+    """The cause of an ``AuthenticationError``, and retried: a token service that is down comes back.
+
+    An error of this library too: the user's own client may be what is down.
+    """
     calls = 0
 
     def fail() -> None:
@@ -196,8 +207,28 @@ async def test_an_exception_from_the_users_code_fails_the_attempt(method: str) -
         async with hs.connect(settings(server, auth=auth)) as client:
             assert anyio.current_time() == 1
             error = of(hs.ErrorOccurred, happened(client))[0].error
-            assert isinstance(error, hs.AuthenticationError)
+            assert type(error) is hs.AuthenticationError
             assert error.__cause__ is oops
+
+
+@pytest.mark.parametrize("method", ["get_auth_message", "login"])
+async def test_users_code_may_say_that_it_is_rejected(method: str) -> None:
+    """``AuthenticationRejectedError`` means what it says, from a provider too: fatal, as itself."""
+    rejected = hs.AuthenticationRejectedError("the key is revoked")
+
+    class Provider:
+        async def get_auth_message(self) -> str:
+            raise rejected
+
+    async def login(channel: hs.AuthChannel) -> None:
+        raise rejected
+
+    async with ScriptedServer(idle) as server:
+        with pytest.raises(hs.AuthenticationRejectedError) as caught:
+            async with hs.connect(settings(server, auth=login if method == "login" else Provider())):
+                pytest.fail("never ready")
+        assert caught.value is rejected
+        assert server.connection_count == 1
 
 
 async def test_a_login_function_of_several_steps() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import anyio
 import attrs
 import pytest
+from anyio.abc import ByteStream
 
 import hypersockets as hs
 from hypersockets.testing import Peer, ScriptedServer, wait_all_tasks_blocked
@@ -389,3 +390,57 @@ async def test_what_comes_between_our_close_frame_and_the_answer_is_handled() ->
             await wait_for(client, hs.Connected, 2)
             assert of(hs.Reconnecting, happened(client))[0].at == pytest.approx(6.5), "when the answer had come"
     assert handler.handled == ["on its way"]
+
+
+@pytest.mark.parametrize("wait", [True, False])
+async def test_a_send_in_a_scope_that_is_cancelled_already_sends_nothing(wait: bool) -> None:
+    """Not one of a hundred, whether or not others send meanwhile."""
+    async with ScriptedServer(idle) as server, hs.connect(settings(server)) as client:
+        for n in range(100):
+            with anyio.CancelScope() as scope:
+                scope.cancel()
+                await client.send("never", wait=wait)
+            assert scope.cancelled_caught
+            if n % 10 == 0:
+                await client.send("sent")
+        await wait_all_tasks_blocked()
+        assert server.peers[0].received == ["sent"] * 10
+        assert len(client._core.outbox) == 0
+
+
+async def test_sends_of_one_scheduling_round_leave_in_one_write() -> None:
+    """Ten tasks send at the same time: in order, each its own frame, one write to the socket for all."""
+    writes: list[bytes] = []
+
+    @attrs.define(eq=False)
+    class Tap(ByteStream):
+        inner: ByteStream
+
+        async def receive(self, max_bytes: int = 65536) -> bytes:
+            return await self.inner.receive(max_bytes)
+
+        async def send(self, item: bytes) -> None:
+            writes.append(item)
+            await self.inner.send(item)
+
+        async def send_eof(self) -> None:
+            await self.inner.send_eof()
+
+        async def aclose(self) -> None:
+            await self.inner.aclose()
+
+    async with ScriptedServer(idle) as server:
+
+        async def open_stream(_: hs.OpenRequest) -> ByteStream:
+            return Tap(await server.connect())
+
+        async with hs.connect(settings(server, transport=hs.StreamConnector(open_stream=open_stream))) as client:
+            await wait_all_tasks_blocked()
+            writes.clear()
+            async with anyio.create_task_group() as tasks:
+                for n in range(10):
+                    tasks.start_soon(client.send, f"message {n}")
+            assert len(writes) == 1
+            await wait_all_tasks_blocked()
+            assert sorted(map(str, server.peers[0].received)) == [f"message {n}" for n in range(10)]
+            assert client.metrics().messages_sent == 10

@@ -58,3 +58,16 @@ def test_importing_the_package_imports_no_event_loop_but_what_anyio_needs() -> N
 def test_the_side_door_for_annotations() -> None:
     """``hypersockets.typing`` has all that its ``__all__`` says."""
     assert all(hasattr(hypersockets.typing, name) for name in hypersockets.typing.__all__)
+
+
+def test_the_wire_libraries_are_imported_when_they_are_used() -> None:
+    """Importing takes no longer than it must; and the late names are there like all others."""
+    code = (
+        "import sys, hypersockets; early = {'websockets', 'trio', 'trio_websocket', 'ssl'} & set(sys.modules); "
+        "assert not early, early; assert {'StreamConnector', 'TrioWebSocketConnector'} <= set(dir(hypersockets)); "
+        "hypersockets.StreamConnector; assert 'trio_websocket' not in sys.modules; hypersockets.TrioWebSocketConnector"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+    unknown: Any = hypersockets
+    with pytest.raises(AttributeError, match="'hypersockets' has no attribute 'nothing'"):
+        unknown.nothing

@@ -400,3 +400,56 @@ async def test_a_message_leaves_its_lane_when_its_handler_has_returned() -> None
             await handler.wait_handled(2)
             await wait_all_tasks_blocked()
             assert client.metrics().queued == 0
+
+
+@pytest.mark.parametrize("call", ["subscribe", "resubscribe"])
+@pytest.mark.parametrize("drain_timeout", [None, 5])
+async def test_a_handler_that_subscribes_during_the_drain(call: str, drain_timeout: Any) -> None:
+    """No ack can be read any more: ``ClientClosedError`` at once; that the handler lets it pass is no failure."""
+    raised: list[tuple[float, bool]] = []
+
+    async def handle(_: Any) -> None:
+        await anyio.sleep(3)
+        client = hs.current_client()
+        try:
+            await (client.subscribe("more") if call == "subscribe" else client.resubscribe("wanted"))
+        except hs.ClientClosedError:
+            raised.append((anyio.current_time(), client.connection_state is hs.ConnectionState.CLOSING))
+            raise
+
+    async with ScriptedServer(sends("m")) as server:
+        config = settings(server, default_handler=handle, drain_timeout=drain_timeout, subscriptions=["wanted"])
+        async with hs.connect(config) as client:
+            await anyio.sleep(1)
+        assert anyio.current_time() == 3
+    assert raised == [(3, True)]
+    assert client.metrics().dropped == 0
+
+
+@pytest.mark.parametrize("waits_in", ["wait_closed", "wait_connected"])
+@pytest.mark.parametrize("is_lost", [False, True])
+async def test_a_handler_that_calls_aclose_and_waits(waits_in: str, is_lost: bool) -> None:
+    """The end waits for the handler, so the handler's waits for the end, or for a session, are over at once."""
+    done: list[Any] = []
+
+    async def handle(_: Any) -> None:
+        client = hs.current_client()
+        await anyio.sleep(1)
+        await client.aclose()
+        try:
+            await getattr(client, waits_in)()
+            done.append(anyio.current_time())
+        except hs.ClientClosedError as error:
+            done.append(error)
+
+    async with ScriptedServer(sends("m", end=cut if is_lost else None)) as server:
+        async with hs.connect(
+            settings(server, default_handler=handle, reconnect_strategy=hs.FixedDelay(1000))
+        ) as client:
+            await client.wait_closed()
+            assert anyio.current_time() == 1
+    if waits_in == "wait_connected" and is_lost:
+        assert isinstance(done.pop(), hs.ClientClosedError)
+    else:
+        assert done.pop() == 1
+    assert done == []

@@ -57,6 +57,7 @@ async def test_ping_timeout_none_only_measures() -> None:
         async with hs.connect(settings(server, ping_interval=5, ping_timeout=None, close_timeout=0)) as client:
             await anyio.sleep(10_000)
             assert client.is_connected
+            assert len(server.peers[0].pings) == 16, "nobody wants to hear of more that are not answered"
 
 
 async def test_the_first_beat_is_one_interval_after_ready() -> None:

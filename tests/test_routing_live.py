@@ -57,6 +57,22 @@ async def test_framing_that_raises_ends_the_session() -> None:
     assert handler.handled == ["good", "bad", "again"]
 
 
+async def test_framing_that_gives_no_frames_ends_the_session() -> None:
+    """What came before is handled; the message at fault, and those behind it in one batch, are counted as dropped."""
+    handler = Recorder()
+
+    def framing() -> Any:
+        return lambda frame: [frame] if frame == "good" else [5]
+
+    async with ScriptedServer([sends("good", "bad", "behind"), idle]) as server:
+        async with hs.connect(settings(server, framing=framing, default_handler=handler)) as client:
+            lost = await wait_for(client, hs.Disconnected)
+            assert isinstance(lost.error.__cause__, TypeError)
+            await wait_for(client, hs.Connected, 2)
+        assert handler.handled == ["good"]
+        assert client.metrics().dropped == 2
+
+
 async def test_passive_ping_pong_and_auth_see_what_framing_yields() -> None:
     """In the order of the contract: framing, then pings and auth, then parse."""
 

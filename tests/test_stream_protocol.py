@@ -142,3 +142,22 @@ def test_nothing_is_lost_or_said_twice_after_an_error() -> None:
     assert [opcode for opcode, _ in parsed(connection.take())] == [Opcode.CLOSE]
     assert connection.is_answering_close
     assert sys.getsizeof(connection.pongs) < 200
+
+
+def test_where_frames_are_compressed_the_core_composes_them() -> None:
+    """Text as text, binary as binary, in order."""
+    connection = protocol()
+    connection._lane = None
+    connection.queue("text")
+    connection.queue(b"binary")
+    assert parsed(connection.take()) == [(Opcode.TEXT, b"text"), (Opcode.BINARY, b"binary")]
+
+
+def test_after_our_close_frame_there_is_no_other() -> None:
+    """What the peer breaks then is named, and not answered."""
+    connection = protocol()
+    connection.close(1000, "")
+    connection.feed(wire(Opcode.TEXT, b"\xff"))
+    assert connection.loss is not None
+    assert connection.loss.code == 1007
+    assert [opcode for opcode, _ in parsed(connection.take())] == [Opcode.CLOSE]

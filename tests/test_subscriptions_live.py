@@ -101,7 +101,17 @@ async def test_a_callable_is_asked_on_each_send_where_to_resume(is_async: bool) 
     assert [(point.epoch, point.downtime) for point in points] == [(0, 0), (1, 3), (2, 6)]
 
 
-@pytest.mark.parametrize("bad", [ValueError("no"), 17])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        ValueError("no"),
+        17,
+        hs.HandshakeRejectedError("the token service's", status=404),
+        hs.AuthenticationRejectedError("by the token service"),
+        hs.ClientClosedError("the token service's client"),
+        hs.SubscriptionRefusedError("another client's", key="k"),
+    ],
+)
 async def test_a_callable_that_fails_fails_the_attempt(bad: Any) -> None:
     """As the cause of a ``ConnectError``; retried."""
     calls = 0
@@ -119,7 +129,8 @@ async def test_a_callable_that_fails_fails_the_attempt(bad: Any) -> None:
         async with hs.connect(settings(server, subscriptions=[hs.Subscription(message, key="k")])) as client:
             assert anyio.current_time() == 1
             error = of(hs.ErrorOccurred, happened(client))[0].error
-            assert isinstance(error, hs.ConnectError)
+            assert type(error) is hs.ConnectError
+            assert error.__cause__ is (bad if isinstance(bad, Exception) else error.__cause__)
             assert error.__cause__ is not None
 
 
@@ -370,3 +381,45 @@ async def test_a_callable_that_fails_at_run_time_does_not_cost_the_session() -> 
         await wait_for(client, hs.Connected, 2)
         await wait_all_tasks_blocked()
         assert server.peers[1].received == ["sub k"]
+
+
+@pytest.mark.parametrize("again", [False, True])
+async def test_unsubscribed_while_another_ones_message_is_asked_for(again: bool) -> None:
+    """B is dropped while A's callable takes its time: B is not sent; wanted again meanwhile, it is sent once."""
+
+    async def slow(_: hs.ResumePoint) -> str:
+        await anyio.sleep(2)
+        return "A"
+
+    async with ScriptedServer(idle) as server:
+        config = settings(server, subscriptions=[hs.Subscription(slow, key="A"), "B", "C"])
+        async with hs.connect(config, wait_ready=False) as client:
+            await anyio.sleep(1)
+            await client.unsubscribe("B")
+            if again:
+                await client.subscribe("B")
+            await client.wait_connected()
+            await anyio.sleep(10)
+            assert anyio.current_time() == 12
+            assert sorted(map(str, server.peers[0].received)) == ["A", *(["B"] if again else []), "C"]
+
+
+async def test_unsubscribed_and_wanted_again_while_it_is_asked_for_itself() -> None:
+    """The entry of before is forgotten: what its callable gives in the end is not sent, the new one is, once."""
+    asked = 0
+
+    async def slow(_: hs.ResumePoint) -> str:
+        nonlocal asked
+        asked += 1
+        await anyio.sleep(2)
+        return f"message {asked}"
+
+    entry = hs.Subscription(slow, key="k")
+    async with ScriptedServer(idle) as server:
+        async with hs.connect(settings(server, subscriptions=[entry]), wait_ready=False) as client:
+            await anyio.sleep(1)
+            await client.unsubscribe("k")
+            await client.subscribe(entry)
+            await client.wait_connected()
+            await anyio.sleep(10)
+            assert server.peers[0].received == ["message 2"]

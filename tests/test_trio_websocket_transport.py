@@ -7,13 +7,14 @@ from typing import Any
 import anyio
 import pytest
 from anyio.abc import ByteStream
+from websockets.frames import Opcode
 
 from hypersockets._errors import ConfigurationError, ConnectError, ConnectionLostError
 from hypersockets._transport import Connector, OpenRequest, Transport
 from hypersockets._trio_link import TrioLink
 from hypersockets._trio_websocket_transport import TrioWebSocketConnector
 from hypersockets.testing import virtual_backend
-from tests.conformance._peer import Peer, close, memory_link
+from tests.conformance._peer import Peer, close, frame, memory_link
 
 pytestmark = pytest.mark.anyio
 
@@ -149,3 +150,23 @@ async def test_a_close_that_waits_while_the_peer_closes_sends_one_frame() -> Non
                 with pytest.raises(ConnectionLostError):
                     await transport.receive()
     assert [each for each in frames if each in (b"\x03\xf4", b"\x0f\xa0")] in ([b"\x03\xf4"], [b"\x0f\xa0"])
+
+
+async def test_a_servers_1014_is_its_close() -> None:
+    """wsproto knows no 1014 and takes it for a broken frame; we say what it is, by a plain number."""
+    async with anyio.create_task_group() as tasks:
+
+        async def script(peer: Peer) -> None:
+            await peer.accept(then=frame(Opcode.CLOSE, b"\x03\xf6bad gateway"))
+            await peer.until_eof()
+
+        async def open_stream(_: OpenRequest) -> ByteStream:
+            client, server = memory_link()
+            tasks.start_soon(Peer.play, script, server)
+            return client
+
+        async with TrioWebSocketConnector(open_stream).open(REQUEST) as transport:
+            with pytest.raises(ConnectionLostError) as caught:
+                await transport.receive()
+        assert (caught.value.code, caught.value.by, caught.value.reason) == (1014, "peer", "bad gateway")
+        assert type(caught.value.code) is int

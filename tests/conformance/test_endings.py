@@ -64,6 +64,7 @@ async def test_the_peer_closes(rig: Rig, sent: bytes, code: int, reason: str) ->
         assert await transport.receive() == ["last"]
         error = await lost(transport)
         assert (error.code, error.by) == (code, "peer")
+        assert type(error.code) is int, "and no enumeration of a library's"
         assert error.reason == reason or not reason
         assert str(code) in str(error)
         await assert_dead(transport, "peer")

@@ -4,7 +4,8 @@ await is safe, natively on asyncio too. (Every single checkpoint is cancelled el
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
@@ -12,7 +13,7 @@ import pytest
 
 import hypersockets as hs
 from hypersockets.testing import Opcode, Peer, ScriptedServer, frame, wait_all_tasks_blocked
-from tests._live import Auth, Recorder, assert_legal, happened, idle, of, settings, wait_for
+from tests._live import Auth, Recorder, assert_legal, happened, idle, of, settings, stand_still, wait_for
 
 pytestmark = pytest.mark.anyio
 
@@ -267,3 +268,41 @@ async def test_g10_a_day_long_outage() -> None:
             assert client.metrics().reconnect_count == 1
         connected = of(hs.Connected, happened(client))
         assert connected[-1].downtime == pytest.approx(86_400, abs=61)
+
+
+class Endless:
+    """A user's transport: always has something, heeds no close frame, and has no ``discard``; each read takes 10 ms."""
+
+    def __init__(self) -> None:
+        self.closed: list[float] = []
+
+    async def receive(self) -> list[str]:
+        stand_still(0.01)
+        return ["again"]
+
+    async def send(self, message: str | bytes) -> None:
+        """Throw it away."""
+
+    async def ping(self) -> float:
+        return 0.0
+
+    async def close(self, code: int = 1000, reason: str = "") -> None:
+        self.closed.append(anyio.current_time())
+
+    @asynccontextmanager
+    async def open(self, request: hs.OpenRequest) -> AsyncIterator[Any]:
+        yield self
+
+
+@pytest.mark.parametrize("close_timeout", [0, 1])
+async def test_g10_a_transport_whose_receive_never_blocks_is_left_in_time(close_timeout: float) -> None:
+    """What still comes after our close frame is thrown away, and never holds the deadline up."""
+    transport = Endless()
+    async with hs.connect(
+        "ws://endless.test", transport=transport, default_handler=lambda _: None, close_timeout=close_timeout
+    ) as client:
+        while client.metrics().messages_received < 100:
+            await anyio.sleep(0.1)
+        left_at = anyio.current_time()
+    assert anyio.current_time() - left_at == pytest.approx(close_timeout, abs=0.2)
+    assert len(transport.closed) == 1

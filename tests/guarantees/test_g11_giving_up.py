@@ -154,3 +154,18 @@ async def test_g11_a_handler_that_waits_for_a_session_does_not_change_the_end(
     assert len(seen) == 1
     assert anyio.current_time() <= 3
     assert of(hs.Closed, happened(client))[0].error is caught.value
+
+
+@pytest.mark.parametrize(("status", "last"), [(503, hs.ReconnectExhaustedError), (404, hs.HandshakeRejectedError)])
+async def test_g11_a_body_that_listens_sees_closed_before_it_is_cancelled(status: int, last: type[Exception]) -> None:
+    """The client gives up after a failed attempt, the usual way: whatever order tasks are run in, 20 times of 20."""
+    for _ in range(20):
+        seen: list[hs.Event] = []
+        async with ScriptedServer(lambda peer: peer.reject(status)) as server:
+            config = settings(server, reconnect_strategy=hs.FixedDelay(1, 2))
+            with pytest.raises(last) as caught:
+                async with hs.connect(config, wait_ready=False) as client:
+                    async for event in client.events():
+                        seen.append(event)
+        assert isinstance(seen[-1], hs.Closed)
+        assert seen[-1].error is caught.value

@@ -47,13 +47,40 @@ async def junk(peer: Peer) -> None:
     await peer.send_raw(f"HTTP/1.1 banana token={SECRET}\r\n\r\n".encode())
 
 
+def _as_sent(peer: Peer) -> str:
+    """Return the request's head as the server read it."""
+    headers = "".join(f"{name}: {value}\r\n" for name, value in peer.request.headers.items())
+    return f"GET {peer.request.path} HTTP/1.1\r\n{headers}\r\n"
+
+
+async def echo(peer: Peer) -> None:
+    """Send the request back, as an echo server on the wrong port does: no HTTP response at all."""
+    await peer.send_raw(_as_sent(peer).encode())
+
+
+async def echo_headers(peer: Peer) -> None:
+    """Send the request's headers back in a response that upgrades nothing."""
+    await peer.send_raw(b"HTTP/1.1 101 Switching Protocols" + _as_sent(peer).encode().partition(b"HTTP/1.1")[2])
+
+
+async def echo_in_upgrade(peer: Peer) -> None:
+    await peer.send_raw(f"HTTP/1.1 101 Yes\r\nConnection: Upgrade\r\nUpgrade: {SECRET}\r\n\r\n".encode())
+
+
+async def echo_as_header_line(peer: Peer) -> None:
+    await peer.send_raw(f"HTTP/1.1 101 Yes\r\n{SECRET} is no header\r\n\r\n".encode())
+
+
 async def no_auth(peer: Peer) -> None:
     await peer.receive()
     await peer.send("no")
     await idle(peer)
 
 
-@pytest.mark.parametrize("script", [refuse_token, reject, redirect, no_auth, idle, junk])
+ECHOES = [echo, echo_headers, echo_in_upgrade, echo_as_header_line]
+
+
+@pytest.mark.parametrize("script", [refuse_token, reject, redirect, no_auth, idle, junk, *ECHOES])
 async def test_g12_no_text_of_ours_holds_a_secret(script: Any, caplog: pytest.LogCaptureFixture) -> None:
     """URL query and user info, headers, auth message, subscription; through failures of every kind."""
     caplog.set_level(logging.DEBUG)
@@ -78,7 +105,8 @@ async def test_g12_no_text_of_ours_holds_a_secret(script: Any, caplog: pytest.Lo
                 chain: BaseException | None = error
                 while chain is not None:
                     texts += [str(chain), repr(chain)]
-                    chain = chain.__cause__ or chain.__context__
+                    # As a traceback goes: `from None` leaves the context there and hides it.
+                    chain = chain.__cause__ or (None if chain.__suppress_context__ else chain.__context__)
                 texts += traceback.format_exception(error)
         assert SECRET in server.peers[0].request.path, "the server did get it"
         assert server.peers[0].request.headers["X-Api-Key"] == SECRET
