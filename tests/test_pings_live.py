@@ -84,7 +84,7 @@ class BareConnector:
             yield Bare(transport)
 
 
-async def test_a_transport_with_the_bare_minimum() -> None:
+async def test_a_transport_of_the_users_own_is_pinged_too() -> None:
     """It is pinged, measured, and found dead like any other; a loss ends what waits for a pong."""
 
     async def dies(peer: Peer) -> None:

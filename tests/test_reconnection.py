@@ -424,6 +424,6 @@ async def test_a_callable_that_says_the_configuration_is_wrong_is_fatal(field: s
 
     async with ScriptedServer(idle) as server:
         with pytest.raises(hs.ConfigurationError) as raised:
-            async with hs.connect(settings(server, **{field: ask})):
+            async with hs.connect(settings(server, **dict[str, Any]({field: ask}))):
                 raise AssertionError("never entered")
     assert raised.value is error

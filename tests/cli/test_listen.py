@@ -161,6 +161,26 @@ def test_a_closed_pipe_ends_it_quietly(backend: str, serve: Serve, start: Start)
     assert server.peers[0].close_code == 1000
 
 
+def test_a_closed_pipe_ends_it_though_nothing_more_comes(backend: str, serve: Serve, start: Start) -> None:
+    """As `| head -1` on a server that is quiet after one message: no write would ever tell, yet it ends, with 0."""
+
+    async def script(peer: Peer) -> None:
+        await peer.send("line")
+        await until_closed(peer)
+
+    url, server = serve(script)
+    process = start("listen", url, "--backend", backend)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "line\n"
+    process.stdout.close()
+    assert process.wait(TIMEOUT) == 0
+    assert process.stderr is not None
+    assert [line.split()[2] for line in process.stderr.read().splitlines()] == [
+        *("Connecting", "Connected", "Disconnected", "Closed")
+    ]
+    assert server.peers[0].close_code == 1000
+
+
 def test_a_slow_reader_stops_neither_pings_nor_ctrl_c(backend: str, serve: Serve, start: Start) -> None:
     """While nobody reads standard output pings are answered, a signal closes; a second one ends it at once."""
 
