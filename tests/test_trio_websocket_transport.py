@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import anyio
@@ -13,7 +14,8 @@ from hypersockets._errors import ConfigurationError, ConnectError, ConnectionLos
 from hypersockets._transport import Connector, OpenRequest, Transport
 from hypersockets._trio_link import TrioLink
 from hypersockets._trio_websocket_transport import TrioWebSocketConnector
-from hypersockets.testing import virtual_backend
+from hypersockets.testing import ScriptedServer, virtual_backend
+from tests._live import sends
 from tests.conformance._peer import Peer, close, frame, memory_link
 
 pytestmark = pytest.mark.anyio
@@ -170,3 +172,20 @@ async def test_a_servers_1014_is_its_close() -> None:
                 await transport.receive()
         assert (caught.value.code, caught.value.by, caught.value.reason) == (1014, "peer", "bad gateway")
         assert type(caught.value.code) is int
+
+
+async def test_a_burst_comes_in_batches_of_bounded_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its reader goes on while it has messages, but not for ever; none is lost between two batches."""
+    monkeypatch.setattr(sys.modules["hypersockets._trio_websocket_transport"], "_PATIENCE", 2)
+    texts = [str(number) for number in range(200)]
+    async with ScriptedServer(sends(*texts)) as server:
+
+        async def open_stream(_: OpenRequest) -> ByteStream:
+            return await server.connect()
+
+        async with TrioWebSocketConnector(open_stream).open(REQUEST) as transport:
+            batches: list[Any] = []
+            while sum(map(len, batches)) < len(texts):
+                batches.append(await transport.receive())
+    assert [text for batch in batches for text in batch] == texts
+    assert 1 < len(batches) < len(texts)

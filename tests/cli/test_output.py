@@ -40,6 +40,29 @@ def test_after_an_error_lines_are_thrown_away(backend: str) -> None:
     assert told == ["error"]
 
 
+def test_a_reader_that_has_gone_is_told_once(backend: str) -> None:
+    """By whoever notices it first, though nothing is written: who waits at the pipe, or who writes after all."""
+    told: list[str] = []
+
+    async def write() -> None:
+        gone = anyio.Event()
+
+        def on_error() -> None:
+            told.append("error")
+            gone.set()
+
+        reading, writing = os.pipe()
+        with os.fdopen(writing, "w") as stream:
+            async with open_output(stream, on_error) as out:
+                os.close(reading)
+                await gone.wait()
+                out._gone()
+                assert isinstance(out.error, BrokenPipeError)
+
+    anyio.run(write, backend=backend)
+    assert told == ["error"]
+
+
 def test_what_is_flushed_is_written(backend: str) -> None:
     """In order, with what the encoding does not know escaped."""
     reading, writing = os.pipe()
