@@ -221,11 +221,17 @@ async def test_compression_works_when_it_is_agreed_on(rig: Rig) -> None:
         (data,) = peer.core.data_to_send()
         assert len(data) < 200
         await peer.write(data)
+        got = await peer.next()
+        assert (got.opcode, got.data) == (Opcode.BINARY, b"\xff" * 1000)
+        peer.core.send_binary(bytes(got.data))
+        await peer.answer()
         await peer.until_eof()
 
     async with rig.serve(script) as opener, opener(compression="deflate") as transport:
         await transport.send("hello " * 1000)
         assert await transport.receive() == ["world " * 1000]
+        await transport.send(b"\xff" * 1000)
+        assert await transport.receive() == [b"\xff" * 1000]
 
 
 async def test_a_close_frame_within_a_fragmented_message_is_a_close_frame(rig: Rig) -> None:
