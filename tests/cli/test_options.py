@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -104,12 +105,20 @@ def test_the_version_is_the_package_s(monkeypatch: pytest.MonkeyPatch, capfd: py
     assert capfd.readouterr().out == f"hypersockets {hs.__version__}\n"
 
 
+def _until_it_waits(pid: int) -> None:
+    """Return once the process sleeps, where the system tells."""
+    stat = Path(f"/proc/{pid}/stat")
+    while stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "S":
+        time.sleep(0.001)
+
+
 def test_a_signal_before_anything_runs_leaves_no_traceback(tmp_path: Path, start: Start) -> None:
     """Ctrl-C while a secret is read from a pipe that nobody fills: 130, silence."""
     secret = tmp_path / "secret"
     os.mkfifo(secret)
     process = start("listen", URL, "--auth", f"file:{secret}")
-    with open(secret, "wb"):  # returns once the other side reads
+    with open(secret, "wb"):  # returns once the other side has opened it
+        _until_it_waits(process.pid)  # in the middle of something else the signal may hit what records coverage
         process.send_signal(signal.SIGINT)
         assert process.wait(20) == 130
     assert process.stderr is not None
