@@ -12,7 +12,8 @@ from ._bell import Bell, Flag
 from ._config import ClientConfig
 from ._errors import ClientClosedError, ConnectionLostError, HyperSocketError, NotConnectedError, ParseError
 from ._events import Closed, Connected, Disconnected, ErrorOccurred, Event, EventLog, MessageDropped
-from ._lanes import Lane, Lanes
+from ._lane import Lane
+from ._lanes import Lanes
 from ._metrics import Counters, Metrics
 from ._outbox import Outbox
 from ._redact import mask_url

@@ -16,18 +16,20 @@ import anyio
 from anyio.lowlevel import checkpoint
 
 from ._bell import Flag
-from ._budget import Item, Shared, Size
+from ._budget import Shared, Size
 from ._calls import mishaps, settle
 from ._core import Core
 from ._inbox import INBOX, Inbox
-from ._lanes import Lane, Put
-from ._message import Frame, memory_sizes
+from ._lane import Lane, Put
+from ._message import SMALL, Frame, counted_size
 from ._subscriptions import Wanted
 
 __all__ = ["Dispatch"]
 
 _BURST = 1024
 """How many frames are dispatched between two checkpoints."""
+LARGE = 65536
+"""From how many bytes or characters on a frame is carried alone."""
 _SIZE = itemgetter(1)
 _TYPES = 64
 """How many types of parsed messages are remembered as not awaitable."""
@@ -118,7 +120,7 @@ class Dispatch:
         if self._is_idle and not self._held and not self._inbox.frames and len(batch) <= _BURST:
             if self._core.lanes.are_timed:
                 self._now = anyio.current_time()
-            self._carry(zip(batch, memory_sizes(batch), strict=True))
+            self._carry(batch)
             if not self._held and self._unparsed is None:
                 return
         else:
@@ -137,7 +139,7 @@ class Dispatch:
                 count = 1 if self._is_async else min(_BURST, len(inbox.frames))
                 burst = [inbox.frames.popleft() for _ in range(count)]
                 inbox.size -= sum(map(_SIZE, burst))
-                self._carry(iter(burst))
+                self._carry([frame for frame, _ in burst])
                 inbox.room.ring()
             if self._unparsed is not None:
                 await self._finish_parsing(*self._unparsed)
@@ -153,44 +155,88 @@ class Dispatch:
             await inbox.arrival.wait()
             self._is_idle = False
 
-    def _carry(self, frames: Iterator[tuple[Frame, int]]) -> None:
+    def _carry(self, frames: Sequence[Frame]) -> None:
         """Parse frames, and deliver their messages; from one on that has to be awaited they go to the inbox."""
-        plain, parse, parse_many, route_key = self._plain, self._parse, self._parse_many, self._route_key
-        runs: dict[Hashable, list[Item]] = {}
-        for frame, size in frames:
-            try:
-                if parse_many is not None:
-                    self._sort_in(parse_many(frame), size, runs)
-                    continue
-                message = frame if parse is None else parse(frame)
-                if type(message) not in plain and self._is_awaitable(message):
-                    self._unparsed = message, size
-                    self._inbox.size += size
+        if self._parse_many is not None:
+            self._carry_many(self._parse_many, frames)
+            return
+        largest = max(map(len, frames), default=0)
+        if largest <= LARGE:
+            rest = iter(frames)
+            self._carry_each(rest, are_small=largest <= SMALL)
+        else:
+            rest = iter(frames)
+            for frame in rest:
+                self._carry_each(iter((frame,)), are_small=False)
+                if self._unparsed is not None:
                     break
-                if self._acks and self._is_ack(message):
+        if self._unparsed is not None:
+            self._inbox.put_in_front([(frame, counted_size(frame)) for frame in rest])
+
+    def _carry_each(self, frames: Iterator[Frame], *, are_small: bool) -> None:
+        """Carry frames of which each is one message, up to one that has to be awaited.
+
+        Messages of one key count for equally many bytes each: at the most for :data:`LARGE` less than they should.
+        """
+        plain, parse, route_key, acks = self._plain, self._parse, self._route_key, self._acks
+        runs: dict[Hashable, list[Any]] = {}
+        sizes: dict[Hashable, int] = {}
+        known: type = str
+        for frame in frames:
+            try:
+                message = frame if parse is None else parse(frame)
+                if type(message) is not known:
+                    if type(message) not in plain and self._is_awaitable(message):
+                        self._unparsed = message, counted_size(frame)
+                        self._inbox.size += counted_size(frame)
+                        break
+                    known = type(message)
+                if acks and self._is_ack(message):
                     continue
                 key = None if route_key is None else route_key(message)
                 try:
                     run = runs[key]
                 except KeyError:
                     run = runs[key] = []
-                run.append((message, size))
+                run.append(message)
+                if not are_small:
+                    sizes[key] = sizes.get(key, 0) + counted_size(frame)
             except mishaps() as error:
                 self._core.parse_failed(error)
-        if self._unparsed is not None:
-            self._inbox.put_in_front(list(frames))
         for key, run in runs.items():
-            self._deliver(key, run)
+            self._deliver(key, run, SMALL if are_small else sizes[key] // len(run))
 
-    def _sort_in(self, messages: Iterable[Any], size: int, runs: dict[Hashable, list[Item]]) -> None:
-        """Sort the messages of one frame by key; each that one of the user's functions cannot look at is skipped."""
-        counts: Size = size if isinstance(messages, (list, tuple)) and len(messages) == 1 else Shared(size)
+    def _carry_many(self, parse_many: Callable[[Frame], Iterable[Any]], frames: Iterable[Frame]) -> None:
+        """Carry frames of which each may be several messages."""
+        runs: dict[Hashable, list[Any]] = {}
+        for frame in frames:
+            size = counted_size(frame)
+            try:
+                messages = parse_many(frame)
+                if size == SMALL and isinstance(messages, (list, tuple)) and len(messages) == 1:
+                    self._sort(messages, runs)
+                    continue
+            except mishaps() as error:
+                self._core.parse_failed(error)
+                continue
+            self._deliver_all(runs, SMALL)
+            runs = {}
+            shared: dict[Hashable, list[Any]] = {}
+            try:
+                self._sort(messages, shared)
+            except mishaps() as error:  # what it gave before counts
+                self._core.parse_failed(error)
+            self._deliver_all(shared, Shared(size))
+        self._deliver_all(runs, SMALL)
+
+    def _sort(self, messages: Iterable[Any], runs: dict[Hashable, list[Any]]) -> None:
+        """Sort messages by key; each that one of the user's functions cannot look at is skipped."""
         for message in messages:
             try:
                 if self._acks and self._is_ack(message):
                     continue
                 key = None if self._route_key is None else self._route_key(message)
-                runs.setdefault(key, []).append((message, counts))
+                runs.setdefault(key, []).append(message)
             except mishaps() as error:
                 self._core.parse_failed(error)
 
@@ -208,7 +254,7 @@ class Dispatch:
             parsed = await settle(message)
             self._is_parsing = False
             if not (self._acks and self._is_ack(parsed)):
-                self._deliver(None if self._route_key is None else self._route_key(parsed), [(parsed, size)])
+                self._deliver(None if self._route_key is None else self._route_key(parsed), [parsed], size)
         except Exception as error:
             self._is_parsing = False
             self._core.parse_failed(error)
@@ -220,7 +266,11 @@ class Dispatch:
             self._on_verdict(wanted, confirmed)
         return bool(verdicts)
 
-    def _deliver(self, key: Hashable, run: list[Item]) -> None:
+    def _deliver_all(self, runs: dict[Hashable, list[Any]], size: Size) -> None:
+        for key, run in runs.items():
+            self._deliver(key, run, size)
+
+    def _deliver(self, key: Hashable, run: list[Any], size: Size) -> None:
         """Put messages of one key into their lane, or hold them, and all that follows them, until they have room."""
         lane = self._core.lanes.find(key)
         if lane is None:
@@ -231,9 +281,9 @@ class Dispatch:
             if lane.told_stale:
                 lane.told_stale = False
                 self._core.lanes.silence_begins()
-        if self._may_fill and not self._held and lane.put_all(run):
+        if self._may_fill and not self._held and lane.put_all(run, size):
             return
-        for message, size in run:
+        for message in run:
             if not self._may_fill or self._held or not self._put(lane, message, size):
                 self._hold(lane, message, size)
 

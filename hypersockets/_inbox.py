@@ -10,7 +10,7 @@ import attrs
 
 from ._bell import Bell
 from ._errors import ConnectionLostError
-from ._message import Frame, memory_sizes
+from ._message import Frame, counted_size
 
 __all__ = ["INBOX", "Inbox"]
 
@@ -26,7 +26,7 @@ class Inbox:
     """Received frames in order. Its limit is soft by one batch: what was read is never refused."""
 
     frames: deque[tuple[Frame, int]] = attrs.field(factory=deque)
-    """Each with the bytes of memory that it takes, so that empty ones are bounded too."""
+    """Each with the bytes that it counts for, so that empty ones are bounded too."""
     size: int = 0
     """Bytes, of frames here and of messages that were taken out and not :meth:`release`\\ d."""
     limit: int = INBOX
@@ -45,7 +45,7 @@ class Inbox:
 
     def put(self, frames: Sequence[Frame]) -> None:
         """Append frames; whoever does it tells who empties the inbox."""
-        sizes = memory_sizes(frames)
+        sizes = list(map(counted_size, frames))
         self.frames.extend(zip(frames, sizes, strict=True))
         self.size += sum(sizes)
 

@@ -10,7 +10,7 @@ import anyio
 
 from ._errors import ConnectionLostError, HeartbeatTimeoutError, IdleTimeoutError
 from ._heartbeat import Beats, Quiet
-from ._lanes import Lane
+from ._lane import Lane
 
 __all__ = ["Liveness"]
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Final
 
-__all__ = ["Frame", "as_message", "frame_size", "matcher", "maybe_await", "memory_sizes"]
+__all__ = ["SMALL", "Frame", "as_message", "counted_size", "frame_size", "matcher", "maybe_await"]
 
 Frame = str | bytes
 """A WebSocket message: ``str`` is text, ``bytes`` is binary."""
+
+SMALL: Final = 512
+"""Bytes that the smallest frames count for while they wait, and all up to that many characters or bytes."""
 
 
 def frame_size(frame: Frame) -> int:
@@ -20,15 +23,12 @@ def frame_size(frame: Frame) -> int:
     return len(frame)
 
 
-def memory_sizes(frames: Sequence[Frame]) -> list[int]:
-    """Return the bytes of memory that each frame takes, its object included."""
-    if not frames:
-        return []
-    kind: Any = type(frames[0])
-    try:
-        return list(map(kind.__sizeof__, frames))  # no call of Python's for each of them
-    except TypeError:  # text and binary mixed
-        return [frame.__sizeof__() for frame in frames]
+def counted_size(frame: Frame) -> int:
+    """Return the bytes that a frame counts for while it waits, or its message does.
+
+    A small one counts for :data:`SMALL`, as much as the objects that are made of it take.
+    """
+    return SMALL if len(frame) <= SMALL else frame.__sizeof__()
 
 
 def as_message(message: object, *, text: bool | None = None) -> Frame:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping
 from typing import Any, Literal, Protocol, get_args, runtime_checkable
@@ -90,6 +91,19 @@ def handler_function(handler: object) -> Callable[[Any], Any] | None:
     if callable(method):
         return None if isinstance(handler, type) else method  # of a class it has no self
     return handler if callable(handler) else None
+
+
+def awaited(handler: Callable[[Any], Any] | None) -> Callable[[Any], Awaitable[Any]] | None:
+    """Return an async function that calls a handler, plain or async, and awaits what can be awaited of it."""
+    if handler is None or inspect.iscoroutinefunction(handler):
+        return handler
+
+    async def handle(message: Any) -> None:
+        result = handler(message)
+        if result is not None and inspect.isawaitable(result):
+            await result
+
+    return handle
 
 
 def _check_handler(field: str, handler: object) -> None:

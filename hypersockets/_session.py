@@ -29,7 +29,7 @@ from ._errors import (
 )
 from ._events import Connecting, ErrorOccurred, RouteStale
 from ._inbox import Inbox
-from ._lanes import Lane
+from ._lane import Lane
 from ._liveness import Liveness
 from ._login import Channel, authenticate
 from ._message import Frame

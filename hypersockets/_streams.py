@@ -12,7 +12,7 @@ from anyio.lowlevel import checkpoint
 
 from ._bell import Bell
 from ._events import Closed, Event, EventLog
-from ._lanes import Lane
+from ._lane import Lane
 from ._turn import BURST, Turn
 
 __all__ = ["EventListener", "MessageStream"]
@@ -30,7 +30,6 @@ class MessageStream:
         self._end = end
         self._close = close
         self._is_closed = False
-        self._burst = 0
         self._turn = Turn()
 
     def __aiter__(self) -> MessageStream:
@@ -49,16 +48,13 @@ class MessageStream:
         return message
 
     async def _until_next(self) -> None:
-        self._burst += 1
-        if self._burst >= BURST:
-            self._burst = 0
-            if self._turn.is_over():  # a consumer that never blocks must not stop the event loop
-                await checkpoint()
-        while not self._lane.queue:
+        self._turn.left -= 1
+        if self._turn.left <= 0 and self._turn.is_over():  # a consumer that never blocks must not stop the event loop
+            await checkpoint()
+        while not self._lane.pick_up():
             end = StopAsyncIteration() if self._is_closed else self._end()
             if end is not None:
                 raise end
-            self._burst = 0
             self._turn.ends()
             self._lane.is_told = False
             await self._lane.bell.wait()
@@ -71,7 +67,7 @@ class MessageStream:
             self._lane.bell.ring()
 
     def __repr__(self) -> str:
-        return f"<MessageStream {self._lane.key!r} waiting={len(self._lane.queue)}>"
+        return f"<MessageStream {self._lane.key!r} waiting={len(self._lane)}>"
 
 
 class EventListener:

@@ -14,7 +14,7 @@ from ._bell import Bell
 from ._core import Core
 from ._errors import ClientClosedError, ConnectionLostError
 from ._events import ErrorOccurred, Reconnecting
-from ._lanes import Lane
+from ._lane import Lane
 from ._outcome import alone, let_go
 from ._session import FAREWELL, Ended, Session
 from ._state import ConnectionState

@@ -7,11 +7,11 @@ is woken once for a batch, whatever the number of lanes.
 
 from __future__ import annotations
 
-import inspect
 from collections import deque
 from collections.abc import Callable
 from contextvars import ContextVar
-from types import CoroutineType
+from itertools import islice
+from operator import length_hint
 from typing import Any
 
 import anyio
@@ -20,13 +20,11 @@ from anyio.lowlevel import checkpoint
 
 from ._bell import Bell
 from ._calls import is_stray, stray
-from ._lanes import Lane
-from ._turn import BURST, Turn
+from ._lane import Lane
+from ._turn import Turn
 
 __all__ = ["Call", "Workers", "current_call"]
 
-_NO_MORE = 2 * BURST
-"""Instead of the messages of a burst: a handler has raised, and the client ends."""
 _SPARE = 4
 """How many workers wait for work; others end when they have none."""
 
@@ -101,7 +99,7 @@ class Workers:
 
     async def _work(self) -> None:
         """Empty lanes, one after the other, until cancelled or not needed."""
-        call, bell, turn, burst = Call(self.client), Bell(), Turn(), 0
+        call, bell, turn = Call(self.client), Bell(), Turn()
         current_call.set(call)
         with anyio.CancelScope() as scope:
             self._scopes.add(scope)
@@ -112,8 +110,7 @@ class Workers:
                         lane = self._ready.popleft()
                         if self._ready and not self._is_coming:
                             self._send_one()  # should a handler wait here, somebody else takes the next lane
-                        burst = await self._empty(lane, call, turn, burst)
-                        if burst == _NO_MORE:
+                        if not await self._empty(lane, call, turn):
                             return
                     self.on_empty()
                     if len(self._spare) >= _SPARE:
@@ -124,40 +121,35 @@ class Workers:
             finally:
                 self._scopes.discard(scope)
 
-    async def _empty(self, lane: Lane, call: Call, turn: Turn, burst: int) -> int:
-        """Handle what is in a lane; ``burst`` messages were handled since the clock was looked at.
-
-        Returns that number as it is afterwards; `_NO_MORE`: the worker should end.
-        """
-        handler, queue, budget = lane.handler, lane.queue, lane.budget
+    async def _empty(self, lane: Lane, call: Call, turn: Turn) -> bool:
+        """Handle what is in a lane; return whether to go on with other lanes."""
+        handler, budget, goes_on = lane.handler, lane.budget, True
         assert handler is not None  # only such lanes are taken on
-        while queue:
-            call.is_running = True
-            while queue and burst < BURST:
-                burst += 1
-                message, lane.working = queue.popleft()
+        while goes_on and lane.pick_up():
+            before = length_hint(lane.hand)
+            lane.is_working = call.is_running = True
+            for message in islice(lane.hand, turn.left):
                 try:
-                    result = handler(message)
-                    if type(result) is CoroutineType or (result is not None and inspect.isawaitable(result)):
-                        await result
+                    await handler(message)
                 except anyio.get_cancelled_exc_class() as error:  # noqa: ASYNC103 - re-raised if it was this task
                     if not is_stray():
                         raise  # the lane keeps the message, for the count
-                    burst = burst if self.on_error(lane, stray(error)) else _NO_MORE
+                    goes_on = self.on_error(lane, stray(error))
                 except BaseException as error:  # comes out of the client as itself, or as the user's policy says
-                    burst = burst if self.on_error(lane, error) else _NO_MORE
-                budget.used -= lane.working
+                    goes_on = self.on_error(lane, error)
                 if budget.room_wanted is not None:
-                    budget.room_wanted.ring()
+                    lane.make_room()
                 if call.close is not None:
                     self.on_close(*call.close)
                     call.close = None
-            lane.working, call.is_running = None, False
-            if burst == _NO_MORE:
-                return burst
-            if burst >= BURST:
-                burst = 0
-                if turn.is_over():
-                    await checkpoint()
-        lane.is_told = False
-        return burst
+                if not goes_on:
+                    break
+            lane.is_working = call.is_running = False
+            after = length_hint(lane.hand)
+            if not after:
+                lane.settle()
+            turn.left -= max(1, before - after)  # while a handler waited, the hand may have been filled again
+            if turn.left <= 0 and turn.is_over():
+                await checkpoint()
+        lane.is_told = not goes_on
+        return goes_on

@@ -7,8 +7,9 @@ from typing import Any
 from hypothesis import given, strategies as st
 
 import hypersockets as hs
-from hypersockets._budget import OVERHEAD, Item, Shared
-from hypersockets._lanes import Lane, Lanes, Put
+from hypersockets._budget import OVERHEAD, Shared
+from hypersockets._lane import Lane, Put
+from hypersockets._lanes import Lanes
 
 
 def lanes(limit: int, **options: Any) -> Lanes:
@@ -24,10 +25,6 @@ def lane(of: Lanes, key: str = "a") -> Lane:
     return found
 
 
-def items(*sizes: Any) -> list[Item]:
-    return [(f"message {number}", size) for number, size in enumerate(sizes)]
-
-
 @given(st.lists(st.tuples(st.integers(0, 3), st.booleans()), max_size=40))
 def test_shared_bytes_count_from_the_first_message_to_the_last(steps: list[tuple[int, bool]]) -> None:
     """Whatever comes and goes in whatever order: each frame counts while one of its messages is there."""
@@ -36,9 +33,10 @@ def test_shared_bytes_count_from_the_first_message_to_the_last(steps: list[tuple
     used = 0
     for number, comes in steps:
         if comes:
-            used, members[number] = used + frames[number], members[number] + 1
+            assert frames[number].share(2) == OVERHEAD + frames[number].share(1)
+            used, members[number] = used + frames[number].join(1), members[number] + 1
         elif members[number]:
-            used, members[number] = used - frames[number], members[number] - 1
+            used, members[number] = used - frames[number].leave(1), members[number] - 1
         assert used == sum(1000 * (n + 1) * (count > 0) + OVERHEAD * count for n, count in enumerate(members))
 
 
@@ -53,8 +51,8 @@ def test_all_are_taken_at_once_where_there_is_room() -> None:
     made = lanes(1000)
     a = lane(made)
     a.on_message = told.append
-    assert a.put_all(items(100, 200))
-    assert a.put_all(items(300))
+    assert a.put_all(["one", "two"], 150)
+    assert a.put_all(["three"], 300)
     assert (len(a), made.budget.used, told) == (3, 600, [a])
 
 
@@ -63,17 +61,18 @@ def test_none_are_taken_that_need_thought() -> None:
     shared = Shared(50)
     made = lanes(1000, capacity=3)
     a, b = lane(made), lane(made, "b")
-    assert a.put_all(items(100, shared))
+    assert a.put_all(["one"], 100)
+    assert a.put_all(["two"], shared)
     before = made.budget.used
-    assert not a.put_all(items(1, 1))  # one too many
-    assert not b.put_all(items(500, 600, shared))  # too many bytes
+    assert not a.put_all(["three", "four"], 1)  # one too many
+    assert not b.put_all(["five", "six"], 500)  # too many bytes
     b.is_closed = True
-    assert not b.put_all(items(1))
+    assert not b.put_all(["seven"], 1)
     assert (len(a), len(b), made.budget.used) == (2, 0, before)
     conflated = lane(lanes(1000, conflate=lambda message: message))
-    assert not conflated.put_all(items(1))
+    assert not conflated.put_all(["eight"], 1)
     a.clear()
-    assert made.budget.used == 0  # also of the shared bytes, which were offered twice
+    assert made.budget.used == 0
 
 
 def test_a_closed_lane_drops_what_was_on_its_way() -> None:

@@ -95,7 +95,7 @@ class Stopped:
         assert server is not None
         self.had_ended = client._core.has_ended
         self.was_in_body = self.scenario.is_in_body
-        self.had_bomb = "bomb" in [lane.key for lane in client._core.lanes if lane.working is not None]
+        self.had_bomb = "bomb" in [lane.key for lane in client._core.lanes if lane.is_working]
         session = client._supervisor._session
         if session is not None and session._wire is not None:
             peer = server.peers[-1]
