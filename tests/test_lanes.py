@@ -187,10 +187,10 @@ def test_what_is_conflated_waits_apart() -> None:
 
 def test_bytes_of_what_was_handled_hold_nobody_up() -> None:
     """They are let go of by the handful; but before a message has to wait, and while one does, at once."""
-    bench = Bench(Budget(limit=100))
+    bench = Bench(Budget(limit=124))
     lane, other = bench.lane(), bench.lane()
     bench.budget.settle = lane.settle
-    assert lane.put_all([1, 2, 3, 4], 24)
+    assert lane.put_all([1, 2, 3, 4, 5], 24)
     assert [handle(lane), handle(lane)] == [1, 2]
     assert other.put("x", 50) is Put.TAKEN
     assert other.put("y", 2) is Put.TAKEN
@@ -199,6 +199,8 @@ def test_bytes_of_what_was_handled_hold_nobody_up() -> None:
     assert lane.take() == 3
     lane.make_room()  # handled; another comes
     assert lane.take() == 4
+    assert bench.budget.used == 2 * 24 + 52
+    lane.done()
     assert bench.budget.used == 24 + 52
 
 
