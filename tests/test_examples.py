@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import orjson
 import pytest
 
 import hypersockets as hs
@@ -28,6 +29,7 @@ from examples import (
     monitoring,
     nats,
     quickstart,
+    typed_messages,
 )
 from hypersockets.testing import Peer, ScriptedServer
 
@@ -182,6 +184,51 @@ async def test_market_routing(capsys: pytest.CaptureFixture[str]) -> None:
         assert quotes == sorted(quotes)
         assert quotes[-1] == 199
         assert len(quotes) < 20
+
+
+async def test_typed_messages(capsys: pytest.CaptureFixture[str]) -> None:
+    """Bytes become objects by their channel; what is no such object, or no UTF-8, is skipped and counted."""
+
+    async def script(peer: Peer) -> None:
+        assert await peer.receive_json() == {"subscribe": "trades"}
+        await peer.send_json({"channel": "trades", "price": 100.5, "size": 2})
+        await peer.send_json({"channel": "trades", "price": "dear", "size": 2})
+        await peer.send_json({"channel": "gossip"})
+        await peer.send_json({"channel": "status", "text": "ö"})
+        await peer.close(1000)
+
+    async with ScriptedServer(script) as server:
+        with anyio.move_on_after(60):
+            await typed_messages.main(server.url, transport=server.connector(), reconnect_strategy=hs.NeverReconnect())
+    assert printed(capsys) == ["2 at 100.5", "status: ö", "2 skipped"]
+
+
+async def test_json_router_from_bytes() -> None:
+    """The one-liner for dictionaries: no text is decoded on the way to orjson."""
+    frames: list[Any] = []
+
+    def loads(frame: Any) -> Any:
+        frames.append(frame)
+        return orjson.loads(frame)
+
+    async def script(peer: Peer) -> None:
+        await peer.send_json({"channel": "trades", "price": 7})
+        await peer.close(1000)
+
+    got: list[Any] = []
+    async with ScriptedServer(script) as server:
+        config = hs.ClientConfig(
+            url=server.url,
+            transport=server.connector(),
+            decode_text=False,
+            router=hs.JsonRouter(loads=loads),
+            handlers={"trades": got.append},
+            reconnect_strategy=hs.NeverReconnect(),
+        )
+        async with hs.connect(config) as client:
+            await client.wait_closed()
+    assert [type(frame) for frame in frames] == [bytes]
+    assert got == [{"channel": "trades", "price": 7}]
 
 
 async def test_custom_strategy(capsys: pytest.CaptureFixture[str]) -> None:
