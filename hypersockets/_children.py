@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
 
 import anyio
 import anyio.abc
@@ -37,6 +38,10 @@ class Children:
                 ended.set()
 
         self._group.start_soon(run, name=f"hypersockets.{name}")
+
+    def start_apart(self, name: str, child: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Start a task that :meth:`stop` leaves alone: it ends by itself, or with the group."""
+        self._group.start_soon(child, name=f"hypersockets.{name}")
 
     def stop(self, *names: str) -> None:
         """Cancel the named tasks; all of them if none is named."""

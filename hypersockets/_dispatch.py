@@ -1,14 +1,14 @@
 """From frames to lanes: parse, give acks to who waits for them, fill the lanes in order.
 
 The reader itself carries each batch as far as it goes without waiting: one wake-up less on the way of every
-message. The task here does the rest: what an async ``parse`` works on, what waits for room, the end.
+message. A task does the rest, while there is any: what an async ``parse`` works on, what waits for room, the end.
 """
 
 from __future__ import annotations
 
 import inspect
 from collections import deque
-from collections.abc import Awaitable, Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Hashable, Iterable, Iterator, Sequence
 from operator import itemgetter
 from typing import Any
 
@@ -48,6 +48,7 @@ class Dispatch:
         core: Core,
         inbox: Inbox,
         *,
+        start_task: Callable[[Callable[[], Coroutine[Any, Any, None]]], None],
         on_verdict: Callable[[Wanted, bool], None],
         on_overflow: Callable[[Lane], None],
         on_held: Callable[[bool], None],
@@ -57,6 +58,8 @@ class Dispatch:
         Args:
             core: For configuration, lanes, subscriptions and numbers.
             inbox: Where the frames are.
+            start_task: Called with :meth:`run` whenever something has to be waited for: an idle client has no task
+                for it.
             on_verdict: Called with a subscription, and whether it was confirmed.
             on_overflow: Called if a lane that costs the session overflows.
             on_held: Called, while the session is ready, when messages begin to wait for room in a lane, and when
@@ -64,6 +67,7 @@ class Dispatch:
         """
         self._core = core
         self._inbox = inbox
+        self._start_task = start_task
         self._on_verdict = on_verdict
         self._on_overflow = on_overflow
         self._on_held = on_held
@@ -76,11 +80,13 @@ class Dispatch:
         """Types of messages that were seen not to be awaitable: to ask that each time costs more than the rest."""
         self._held: deque[tuple[Lane, Any, Size, int]] = deque()
         """(lane, message, its size there, bytes to release in the inbox): received, parsed, not in a lane yet."""
-        self._may_parse = Flag()
+        self._may_parse = False
         self._may_fill = False
         self._is_finishing = False
-        self._is_idle = False
-        """Whether the task waits, so that the reader may do its work."""
+        self._is_running = False
+        """Whether the task is. While it is not, nothing is left from earlier batches, or nothing may be parsed yet."""
+        self.finished = Flag()
+        """Set when, told to :meth:`finish`, it has."""
         self._is_async = False
         """Whether ``parse`` has given something to await."""
         self._is_parsing = False
@@ -92,8 +98,9 @@ class Dispatch:
 
     def start(self) -> None:
         """Begin to parse: auth is over, whatever comes now is not its answer."""
-        self._may_parse.set()
-        self._inbox.arrival.ring()
+        self._may_parse = True
+        if self._inbox.frames:
+            self._go_on()
 
     def open_lanes(self) -> None:
         """Begin to fill the lanes: the session is ready."""
@@ -103,12 +110,16 @@ class Dispatch:
         self._release_held()  # here, for the dispatch may be in a slow parse of what comes after
         if self._held:
             self._on_held(True)
-        self._inbox.arrival.ring()
+        if self._is_running:
+            self._go_on()
 
     def finish(self) -> None:
-        """Empty inbox and held messages into the lanes, past their capacity if need be, then return from `run`."""
-        self._is_finishing = True
-        self.start()
+        """Empty inbox and held messages into the lanes, past their capacity if need be; :attr:`finished` says when."""
+        self._is_finishing = self._may_parse = True
+        if self._is_running or self._inbox.frames:
+            self._go_on()
+        else:
+            self.finished.set()
 
     @property
     def held(self) -> int:
@@ -117,7 +128,7 @@ class Dispatch:
 
     def take(self, batch: Sequence[Frame]) -> None:
         """Take what was read, and carry it on as far as it goes without waiting; the rest is in the inbox."""
-        if self._is_idle and not self._held and not self._inbox.frames and len(batch) <= _BURST:
+        if self._may_parse and not self._is_running and len(batch) <= _BURST:
             if self._core.lanes.are_timed:
                 self._now = anyio.current_time()
             self._carry(batch)
@@ -125,12 +136,19 @@ class Dispatch:
                 return
         else:
             self._inbox.put(batch)
-        self._inbox.arrival.ring()
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """Have the task look at what there is to do."""
+        if self._is_running or not self._may_parse:  # until it may, auth is the one who waits for arrivals
+            self._inbox.arrival.ring()
+        else:
+            self._is_running = True
+            self._start_task(self.run)
 
     async def run(self) -> None:
-        """Dispatch what the reader left, until told to finish."""
+        """Dispatch what the reader left, until there is nothing left."""
         budget, inbox = self._core.lanes.budget, self._inbox
-        await self._may_parse.wait()  # until then auth is the one who waits for arrivals
         while True:
             self._now = anyio.current_time()
             self._release_held()
@@ -148,12 +166,14 @@ class Dispatch:
                 await checkpoint()
                 continue
             self._release_held()  # room may have come while a message was parsed, when nobody waited for it
-            if self._is_finishing:
-                return
-            budget.room_wanted = inbox.arrival if self._held else None
-            self._is_idle = True
+            if not self._held:
+                break
+            budget.room_wanted = inbox.arrival
             await inbox.arrival.wait()
-            self._is_idle = False
+        budget.room_wanted = None
+        self._is_running = False
+        if self._is_finishing:
+            self.finished.set()
 
     def _carry(self, frames: Sequence[Frame]) -> None:
         """Parse frames, and deliver their messages; from one on that has to be awaited they go to the inbox."""

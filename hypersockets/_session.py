@@ -1,20 +1,20 @@
 """One connection, from opening to end: one task group, of which nothing is left afterwards.
 
 Order: handshake, auth, subscriptions, heartbeat, ``Connected``. Then it serves until something ends it. Its
-children are reader, writer, dispatch and liveness. A session returns why it ended; it raises only for bugs.
+children are reader, writer, liveness and, at times, dispatch. A session returns why it ended; it raises only for bugs.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import anyio
 import attrs
 
 from ._asking import ask_clocks, ask_url, make_request
-from ._bell import Bell, Flag
+from ._bell import Bell
 from ._children import Children
 from ._core import Core
 from ._discard import discard
@@ -72,6 +72,7 @@ class Session:
         self._dispatch = Dispatch(
             core,
             self._inbox,
+            start_task=self._start_dispatch,
             on_verdict=self._on_verdict,
             on_overflow=self._on_overflow,
             on_held=self._on_held,
@@ -88,6 +89,8 @@ class Session:
         )
         self._wire: Wire | None = None
         """``None`` until the connection is open."""
+        self._children: Children | None = None
+        """``None`` until the connection is open."""
         self._why: HyperSocketError | None = None
         """Why it ends. ``None`` while nothing has ended it."""
         self._ready_at: float | None = None
@@ -98,7 +101,6 @@ class Session:
         self._opening = anyio.CancelScope()
         self._serving = anyio.CancelScope()
         self._flushing = anyio.CancelScope()
-        self._dispatched = Flag()
         self.progress = Bell()
         """Rung when a subscription has come further, or another one is wanted."""
 
@@ -148,7 +150,7 @@ class Session:
         self.subprotocol = getattr(transport, "subprotocol", None)
         self._core.subscriptions.start_connection()
         async with anyio.create_task_group() as group:
-            children = Children(group)
+            self._children = children = Children(group)
             try:
                 self._wire = wire = Wire(
                     self._core,
@@ -159,7 +161,6 @@ class Session:
                     on_lost=self._on_lost,
                     on_broken=self._on_broken,
                 )
-                group.start_soon(self._run_dispatch, name="hypersockets.dispatch")
                 children.start("reader", wire.read)
                 children.start("writer", wire.write)
                 with self._serving:
@@ -178,9 +179,9 @@ class Session:
                 children.stop()
             group.cancel_scope.cancel()
 
-    async def _run_dispatch(self) -> None:
-        await self._dispatch.run()
-        self._dispatched.set()
+    def _start_dispatch(self, run: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        assert self._children is not None  # what is dispatched was received
+        self._children.start_apart("dispatch", run)  # what was received is dispatched whatever ends the session
 
     async def _serve(self, children: Children, transport: Transport, wire: Wire) -> None:
         """Restore the session, then keep its subscriptions as the user wants them, until it ends."""
@@ -271,9 +272,9 @@ class Session:
         await children.ended("reader")  # a batch that it has already may come before its cancellation does
         self._dispatch.finish()
         with self._flushing:
-            await self._dispatched.wait()
-        if not self._dispatched.is_set:  # the client is being closed meanwhile, and that has bounds
-            await self._core.drain(self._dispatched)
+            await self._dispatch.finished.wait()
+        if not self._dispatch.finished.is_set:  # the client is being closed meanwhile, and that has bounds
+            await self._core.drain(self._dispatch.finished)
 
     async def _leave(self, children: Children, transport: Transport) -> None:
         """Close as the user wants: stop reading, let handlers finish, then the close handshake."""
@@ -281,7 +282,7 @@ class Session:
         await children.ended("reader")  # a batch that it has already may come before its cancellation does
         self._liveness.stop()  # heartbeats go on, and nobody listens for their answers
         self._dispatch.finish()
-        await self._core.drain(self._dispatched)
+        await self._core.drain(self._dispatch.finished)
         await self._say_goodbye(transport, *(self._core.closing or (1000, "")))
         children.stop()
         with anyio.move_on_after(self._config.close_timeout):

@@ -45,9 +45,13 @@ async def test_a_parse_that_nobody_will_await_is_counted_and_closed() -> None:
 
     core = Core(hs.ClientConfig(url="ws://unparsed.test", router=Router()))
     nothing: Any = None
-    dispatch = Dispatch(core, Inbox(), on_verdict=nothing, on_overflow=nothing, on_held=nothing)
-    dispatch._is_idle = True
+    tasks: list[Any] = []
+    dispatch = Dispatch(
+        core, Inbox(), start_task=tasks.append, on_verdict=nothing, on_overflow=nothing, on_held=nothing
+    )
+    dispatch.start()
     dispatch.take(["one", "two"])
+    assert tasks == [dispatch.run]
     assert dispatch.abandon() == 2
 
     class Ready:
