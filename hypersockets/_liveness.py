@@ -106,9 +106,11 @@ class Liveness:
                 self._is_due = False
                 continue
             # Not a deadline: to be cancelled costs several times as much as to sleep, and most sleeps just end.
-            with anyio.CancelScope() as self._sleeping:
-                await anyio.sleep(wake_at - now)
-            self._sleeping = None
+            try:
+                with anyio.CancelScope() as self._sleeping:
+                    await anyio.sleep(wake_at - now)
+            finally:
+                self._sleeping = None
 
     def _look(self) -> None:
         """Have the deadlines looked at now."""

@@ -1,7 +1,8 @@
 """One connection, from opening to end: one task group, of which nothing is left afterwards.
 
-Order: handshake, auth, subscriptions, heartbeat, ``Connected``. Then it serves until something ends it. Its
-children are reader, writer, liveness and, at times, dispatch. A session returns why it ended; it raises only for bugs.
+Order: handshake, auth, subscriptions, heartbeat, ``Connected``. Then it serves until something ends it: its own task
+watches over the deadlines, its children are reader and writer, and what there is to do at times. A session returns
+why it ended; it raises only for bugs.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from ._message import Frame
 from ._pulse import Pulse
 from ._redact import mask_url
 from ._state import ConnectionState
-from ._subscribing import keep_subscribed, subscribe_all
+from ._subscribing import subscribe_all, subscribe_more
 from ._subscriptions import Wanted
 from ._transport import Connector, OpenRequest, Transport
 from ._wire import Wire
@@ -101,8 +102,10 @@ class Session:
         self._opening = anyio.CancelScope()
         self._serving = anyio.CancelScope()
         self._flushing = anyio.CancelScope()
-        self.progress = Bell()
+        self._progress = Bell()
         """Rung when a subscription has come further, or another one is wanted."""
+        self._is_subscribing = False
+        """Whether a task sends what has become wanted since the session is ready."""
 
     # The life of a session.
 
@@ -165,6 +168,7 @@ class Session:
                 children.start("writer", wire.write)
                 with self._serving:
                     await self._serve(children, transport, wire)
+                children.stop("subscriptions")  # what it has not sent belongs to the next session
                 if self._why is None:
                     await self._leave(children, transport)
                 else:
@@ -184,7 +188,7 @@ class Session:
         self._children.start_apart("dispatch", run)  # what was received is dispatched whatever ends the session
 
     async def _serve(self, children: Children, transport: Transport, wire: Wire) -> None:
-        """Restore the session, then keep its subscriptions as the user wants them, until it ends."""
+        """Restore the session, then watch over the peer, until it ends."""
         try:
             await self._restore(transport, wire)
         except HyperSocketError as error:
@@ -194,7 +198,7 @@ class Session:
             # runs on until its next await.
             if not self._serving.cancel_called:
                 self._become_ready(children, transport, wire)
-                await keep_subscribed(self._core, wire, self.progress)
+                await self._liveness.run()
 
     async def _restore(self, transport: Transport, wire: Wire) -> None:
         """Do, in this order, what must come before ready."""
@@ -212,7 +216,7 @@ class Session:
         self._dispatch.start()
         if len(core.subscriptions):
             core.move(ConnectionState.SUBSCRIBING)
-            await subscribe_all(core, wire, self.progress)
+            await subscribe_all(core, wire, self._progress)
         clocks.start(self._liveness, anyio.current_time())
 
     def _become_ready(self, children: Children, transport: Transport, wire: Wire) -> None:
@@ -225,12 +229,26 @@ class Session:
             on_no_beat=self._on_no_beat,
             on_pong=self._on_pong,
         )
-        children.start("liveness", self._liveness.run)
         self._ready_at = anyio.current_time()
         self._core.lanes.on_silence = self._liveness.look_again
         self._core.session_ready(self)
         self._dispatch.open_lanes()
         wire.serve_users(True)
+
+    def poke(self) -> None:
+        """Take note that another subscription is wanted."""
+        self._progress.ring()
+        is_ready = self._core.session is self and not self._serving.cancel_called
+        if is_ready and not self._is_subscribing:
+            self._is_subscribing = True
+            assert self._children is not None
+            # Not the session's own task: a user's callable may be slow, and no deadline waits for it.
+            self._children.start("subscriptions", self._subscribe)
+
+    async def _subscribe(self) -> None:
+        assert self._wire is not None
+        await subscribe_more(self._core, self._wire, self._progress)
+        self._is_subscribing = False
 
     def post(self, message: Frame) -> None:
         """Send a message of the session's own, soon."""
@@ -281,6 +299,7 @@ class Session:
         children.stop("reader")
         await children.ended("reader")  # a batch that it has already may come before its cancellation does
         self._liveness.stop()  # heartbeats go on, and nobody listens for their answers
+        children.start("liveness", self._liveness.run)
         self._dispatch.finish()
         await self._core.drain(self._dispatch.finished)
         await self._say_goodbye(transport, *(self._core.closing or (1000, "")))
@@ -312,7 +331,7 @@ class Session:
         self.end(error, farewell=(1007, ""))
 
     def _on_verdict(self, wanted: Wanted, confirmed: bool) -> None:
-        self.progress.ring()
+        self._progress.ring()
         if confirmed:
             return
         shown = "" if wanted.subscription.key is None else f" {wanted.key!r}"

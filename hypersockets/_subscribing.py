@@ -15,7 +15,7 @@ from ._message import as_message
 from ._subscriptions import SubscriptionSet, Verdict, Wanted
 from ._wire import Wire
 
-__all__ = ["confirmation", "keep_subscribed", "subscribe_all"]
+__all__ = ["confirmation", "subscribe_all", "subscribe_more"]
 
 
 async def subscribe_all(core: Core, wire: Wire, progress: Bell) -> None:
@@ -40,16 +40,15 @@ async def subscribe_all(core: Core, wire: Wire, progress: Bell) -> None:
     )
 
 
-async def keep_subscribed(core: Core, wire: Wire, progress: Bell) -> None:
-    """Send what becomes wanted while the session is ready, until cancelled."""
-    while True:
-        for wanted in core.subscriptions.unsent():
+async def subscribe_more(core: Core, wire: Wire, progress: Bell) -> None:
+    """Send what has become wanted while the session is ready, until there is no more of it."""
+    while unsent := core.subscriptions.unsent():
+        for wanted in unsent:
             try:
                 await _send(core, wire, wanted, progress)
             except HyperSocketError as error:  # this one cannot be asked for; the session is not to blame
                 core.emit(ErrorOccurred, error=error)
                 wanted.settle(error)  # it stays wanted, and the next session asks again
-        await progress.wait()
 
 
 async def _send(core: Core, wire: Wire, wanted: Wanted, progress: Bell) -> None:

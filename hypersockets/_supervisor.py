@@ -142,7 +142,7 @@ class Supervisor:
     def poke(self) -> None:
         """Let the present connection look for subscriptions that it has not been sent."""
         if self._session is not None:
-            self._session.progress.ring()
+            self._session.poke()
 
     def withdraw(self, wanted: Wanted) -> None:
         """Tell the present connection, if it was told of a subscription, that it is wanted no longer."""

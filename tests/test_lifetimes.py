@@ -139,23 +139,22 @@ async def test_a_session_is_garbage_after_its_end_with_whatever_it_met(sessions:
 
 
 async def test_an_idle_client_has_few_tasks() -> None:
-    """Four for a session that is just kept, with or without pings and heartbeats."""
+    """Three for a session that is just kept, with or without pings and heartbeats."""
     async with ScriptedServer(idle) as server:
         config = settings(server, handlers={"a": print, "b": print}, router=ROUTER)
         async with hs.connect(config):
             await wait_all_tasks_blocked()
             assert tasks_of_the_library() == [
                 "hypersockets.client scripted.test",
-                "hypersockets.liveness",
                 "hypersockets.reader",
                 "hypersockets.writer",
             ]
         config = settings(server, ping_interval=20, heartbeat=hs.Heartbeat(30, "beat"))
         async with hs.connect(config):
             await wait_all_tasks_blocked()
-            assert len(tasks_of_the_library()) == 4
+            assert len(tasks_of_the_library()) == 3
             await anyio.sleep(100)
-            assert len(tasks_of_the_library()) == 4
+            assert len(tasks_of_the_library()) == 3
 
 
 async def test_while_it_waits_for_the_next_attempt_a_client_has_one_task() -> None:

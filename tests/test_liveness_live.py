@@ -304,6 +304,25 @@ async def test_a_black_hole_is_noticed_by_the_defaults() -> None:
             await wait_for(client, hs.Connected, 2)
 
 
+async def test_a_slow_subscription_callable_holds_up_no_deadline() -> None:
+    """What becomes wanted while the session is ready may take the user's code for ever to word."""
+
+    async def asked(point: hs.ResumePoint) -> str:
+        await anyio.sleep_forever()
+        raise AssertionError("never woken")
+
+    async with ScriptedServer(mute) as server:
+        config = settings(server, ping_interval=5, ping_timeout=4, close_timeout=0)
+        async with hs.connect(config) as client, anyio.create_task_group() as group:
+            started = anyio.current_time()
+            group.start_soon(client.subscribe, hs.Subscription(asked, key="slow"))
+            group.start_soon(client.subscribe, "behind it")
+            lost = await wait_for(client, hs.Disconnected)
+            assert isinstance(lost.error, hs.HeartbeatTimeoutError)
+            assert lost.at == started + 9
+            group.cancel_scope.cancel()
+
+
 async def test_inbound_load_does_not_delay_beats() -> None:
     """A hundred messages a second, each handled: the beat is on the second."""
     times: list[tuple[Any, float]] = []
