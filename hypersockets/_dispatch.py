@@ -19,7 +19,7 @@ from ._bell import Flag
 from ._budget import Shared, Size
 from ._calls import mishaps, settle
 from ._core import Core
-from ._inbox import INBOX, Inbox
+from ._inbox import INBOX, NONE, Inbox
 from ._lane import Lane, Put
 from ._message import SMALL, Frame, counted_size
 from ._subscriptions import Wanted
@@ -78,7 +78,7 @@ class Dispatch:
         self._route_key = None if router is None else router.route_key
         self._plain: set[type] = {dict, list, str, bytes}
         """Types of messages that were seen not to be awaitable: to ask that each time costs more than the rest."""
-        self._held: deque[tuple[Lane, Any, Size, int]] = deque()
+        self._held: deque[tuple[Lane, Any, Size, int]] = NONE
         """(lane, message, its size there, bytes to release in the inbox): received, parsed, not in a lane yet."""
         self._may_parse = False
         self._may_fill = False
@@ -310,6 +310,8 @@ class Dispatch:
     def _hold(self, lane: Lane, message: Any, size: Size) -> None:
         if not self._held and self._may_fill:
             self._on_held(True)
+        if self._held is NONE:
+            self._held = deque()
         counted = size.once() if isinstance(size, Shared) else size
         self._held.append((lane, message, size, counted))
         self._inbox.size += counted

@@ -7,7 +7,6 @@ Events are facts in the past tense. Each has ``at`` (monotonic seconds of the ev
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Callable, Hashable
 
 import attrs
@@ -136,7 +135,7 @@ class _Merged:
 class EventLog:
     """The last events, numbered; listeners hold their own place in it, so none of them can fill it."""
 
-    kept: deque[Event] = attrs.field(factory=lambda: deque(maxlen=KEPT))
+    kept: list[Event] = attrs.field(factory=list)  # an empty deque takes ten times the memory
     total: int = 0
     """How many events there have been: the number of the next one."""
     wakers: set[Callable[[], None]] = attrs.field(factory=set)
@@ -152,6 +151,7 @@ class EventLog:
     def emit(self, event: Event) -> None:
         """Append an event and wake the listeners."""
         self.kept.append(event)
+        del self.kept[:-KEPT]
         self.total += 1
         for wake in tuple(self.wakers):
             wake()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from operator import itemgetter
+from typing import Any, Final
 
 import attrs
 
@@ -12,7 +13,10 @@ from ._bell import Bell
 from ._errors import ConnectionLostError
 from ._message import Frame, counted_size
 
-__all__ = ["INBOX", "Inbox"]
+__all__ = ["INBOX", "NONE", "Inbox"]
+
+NONE: Final[deque[Any]] = deque(maxlen=0)
+"""Stands for a deque that nothing has been put into yet: an empty one takes 760 bytes, and many clients are idle."""
 
 _SIZE = itemgetter(1)
 
@@ -25,7 +29,7 @@ the session is ready it is as much as all lanes may hold: what it waits for can 
 class Inbox:
     """Received frames in order. Its limit is soft by one batch: what was read is never refused."""
 
-    frames: deque[tuple[Frame, int]] = attrs.field(factory=deque)
+    frames: deque[tuple[Frame, int]] = NONE
     """Each with the bytes that it counts for, so that empty ones are bounded too."""
     size: int = 0
     """Bytes, of frames here and of messages that were taken out and not :meth:`release`\\ d."""
@@ -45,12 +49,16 @@ class Inbox:
 
     def put(self, frames: Sequence[Frame]) -> None:
         """Append frames; whoever does it tells who empties the inbox."""
+        if self.frames is NONE:
+            self.frames = deque()
         sizes = list(map(counted_size, frames))
         self.frames.extend(zip(frames, sizes, strict=True))
         self.size += sum(sizes)
 
     def put_in_front(self, items: list[tuple[Frame, int]]) -> None:
         """Put frames, which were taken out and released, in front again, in their order."""
+        if self.frames is NONE:
+            self.frames = deque()
         self.size += sum(map(_SIZE, items))
         self.frames.extendleft(reversed(items))
 

@@ -5,7 +5,6 @@ Every item has its own waiting caller, so the outbox is as bounded as the number
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 
 import anyio
@@ -58,7 +57,7 @@ class Outbox:
     """Messages of users that wait for a session, or for their turn in it."""
 
     def __init__(self) -> None:
-        self._items: deque[Outgoing] = deque()
+        self._items: list[Outgoing] = []
         self.on_item: Callable[[], None] | None = None
         """Called when there is something to take. ``None`` iff no session is there to take it."""
 
@@ -89,7 +88,7 @@ class Outbox:
         """Return the next item, marked as started, or ``None``."""
         if not self._items:
             return None
-        item = self._items.popleft()
+        item = self._items.pop(0)
         item.is_started = True
         return item
 
@@ -99,11 +98,11 @@ class Outbox:
         if item.is_bound:
             item.settle(NotConnectedError("the session was lost before the message was sent"))
         elif not item.is_abandoned:
-            self._items.appendleft(item)
+            self._items.insert(0, item)
 
     def fail(self, error: Callable[[], BaseException], which: Callable[[Outgoing], bool]) -> None:
         """Fail the items that ``which`` picks, each with an error of its own."""
-        kept: deque[Outgoing] = deque()
+        kept: list[Outgoing] = []
         for item in self._items:
             if which(item):
                 item.settle(error())

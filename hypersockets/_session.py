@@ -101,7 +101,8 @@ class Session:
         self._is_authenticating = False
         self._opening = anyio.CancelScope()
         self._serving = anyio.CancelScope()
-        self._flushing = anyio.CancelScope()
+        self._flushing: anyio.CancelScope | None = None
+        """Of the wait for the dispatch of a session that was lost. ``None`` before that."""
         self._progress = Bell()
         """Rung when a subscription has come further, or another one is wanted."""
         self._is_subscribing = False
@@ -278,7 +279,8 @@ class Session:
             self._why = self._why or ConnectionLostError("the client was closed", by="us")
             self._opening.cancel()
         self._serving.cancel()
-        self._flushing.cancel()
+        if self._flushing is not None:
+            self._flushing.cancel()
 
     async def _part(self, children: Children, transport: Transport, wire: Wire) -> None:
         """Take leave of a connection that is lost: nothing that it gave us is."""
@@ -289,8 +291,9 @@ class Session:
         children.stop()
         await children.ended("reader")  # a batch that it has already may come before its cancellation does
         self._dispatch.finish()
-        with self._flushing:
-            await self._dispatch.finished.wait()
+        if self._core.closing is None:
+            with anyio.CancelScope() as self._flushing:
+                await self._dispatch.finished.wait()
         if not self._dispatch.finished.is_set:  # the client is being closed meanwhile, and that has bounds
             await self._core.drain(self._dispatch.finished)
 

@@ -6,7 +6,6 @@ writing is done by one task, so a cancelled caller never leaves half a frame beh
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 
@@ -84,7 +83,7 @@ class Wire:
         self._pings: list[Callable[[float], None]] = []
         """Protocol pings to be written: what to do when each is answered."""
         self._bell = Bell()
-        self._own: deque[Outgoing] = deque()
+        self._own: list[Outgoing] = []
         """Auth, subscriptions, heartbeats: sent before anything else, in order."""
         self._replies: list[Outgoing] = []
         self._serves_users = False
@@ -258,7 +257,7 @@ class Wire:
         room = AT_ONCE
         while room > 0:
             if self._own:
-                item = self._own.popleft()
+                item = self._own.pop(0)
             elif self._replies:
                 item = self._replies.pop(0)
             elif self._serves_users and (users := self._core.outbox.take()) is not None:

@@ -7,7 +7,6 @@ is woken once for a batch, whatever the number of lanes.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from contextvars import ContextVar
 from itertools import islice
@@ -58,7 +57,7 @@ class Workers:
     """Called with the code and reason of an ``aclose`` from a handler, when that has returned."""
     on_empty: Callable[[], None]
     """Called when a worker has nothing to do."""
-    _ready: deque[Lane] = attrs.field(factory=deque, init=False)
+    _ready: list[Lane] = attrs.field(factory=list, init=False)
     """Lanes with messages that no worker has."""
     _spare: list[Bell] = attrs.field(factory=list, init=False)
     """Of the workers that wait."""
@@ -107,7 +106,7 @@ class Workers:
                 while not self._is_stopped:
                     self._is_coming = False
                     while self._ready:
-                        lane = self._ready.popleft()
+                        lane = self._ready.pop(0)
                         if self._ready and not self._is_coming:
                             self._send_one()  # should a handler wait here, somebody else takes the next lane
                         if not await self._empty(lane, call, turn):

@@ -1,4 +1,4 @@
-"""Who writes when: one lock, everything that waits in one go, and replies that no reader waits for."""
+"""Who writes when: one at a time, everything that waits in one go, and replies that no reader waits for."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import attrs
 from anyio.abc import ByteStream, TaskGroup
 from anyio.lowlevel import checkpoint_if_cancelled
 
+from ._bell import Flag
 from ._endings import GRACE, STREAM_ERRORS, Loss
 from ._errors import ConnectionLostError
 
@@ -36,7 +37,7 @@ class Writer:
     _stream: ByteStream
     _tasks: TaskGroup
     _outbound: Outbound
-    _lock: anyio.Lock = attrs.field(factory=lambda: anyio.Lock(fast_acquire=True), init=False)
+    _written: Flag | None = attrs.field(default=None, init=False)  # set at the end of a write; None while there is none
     _loss: Loss | None = attrs.field(default=None, init=False)  # set during a write and for ever after a bad one
     _replying: anyio.CancelScope | None = attrs.field(default=None, init=False)  # of the task that writes replies
 
@@ -48,21 +49,26 @@ class Writer:
         Raises:
             ConnectionLostError: The stream broke, or an earlier write was cut off.
         """
-        async with self._lock:
-            # From here to the stream's own write there is no pause in which a cancellation could hit.
-            await checkpoint_if_cancelled()
-            if self._loss is not None:
-                raise self._loss.error()
-            data = self._outbound.take()
-            if not data:  # whoever held the lock before wrote it
-                return
-            self._loss = Loss(message="an earlier write was cut off half-way", by="us")
-            try:
-                await self._stream.send(data)
-            except STREAM_ERRORS as error:
-                self._loss = Loss(message="the connection broke while writing", by="network", cause=error)
-                raise self._loss.error() from error
-            self._loss = None
+        while self._written is not None:
+            await self._written.wait()
+        # From here to the stream's own write there is no pause in which a cancellation could hit.
+        await checkpoint_if_cancelled()
+        if self._loss is not None:
+            raise self._loss.error()
+        data = self._outbound.take()
+        if not data:  # whoever wrote before has written it
+            return
+        self._loss = Loss(message="an earlier write was cut off half-way", by="us")
+        self._written = written = Flag()
+        try:
+            await self._stream.send(data)
+        except STREAM_ERRORS as error:
+            self._loss = Loss(message="the connection broke while writing", by="network", cause=error)
+            raise self._loss.error() from error
+        finally:
+            self._written = None
+            written.set()
+        self._loss = None
 
     def reply(self) -> None:
         """Let a task write the replies; it ends when there are none left."""
@@ -82,7 +88,7 @@ class Writer:
     async def stop(self, *, finish: bool) -> None:
         """Write no more replies; with ``finish`` they may still leave, even when cancelled, for a second at most."""
         try:
-            if finish and (self._outbound.has_replies or self._lock.locked()):
+            if finish and (self._outbound.has_replies or self._written is not None):
                 with anyio.move_on_after(GRACE, shield=True), suppress(ConnectionLostError):
                     await self.flush()
         finally:
