@@ -8,7 +8,7 @@ which bytes go out in which order, and what an ending is called.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import attrs
@@ -24,7 +24,9 @@ from ._redact import mask_text
 
 __all__ = ["Outgoing", "StreamProtocol"]
 
-_DATA: Final = (Opcode.TEXT, Opcode.BINARY, Opcode.CONT)
+_TEXT: Final = Opcode.TEXT
+_BINARY: Final = Opcode.BINARY
+_DATA: Final = (_TEXT, _BINARY, Opcode.CONT)
 _PONG_HEAD: Final = bytes((0x80 | Opcode.PONG,))
 _CLOSE_HEAD: Final = bytes((0x80 | Opcode.CLOSE,))
 _PENDING_PONGS: Final = 16
@@ -33,12 +35,12 @@ _SEARCHED: Final = 1024  # bytes of each read, one by one; larger frames are few
 
 @attrs.define(eq=False)
 class Outgoing:
-    """A message that waits for its turn on the wire."""
+    """Messages that wait for their turn on the wire, all together."""
 
-    opcode: Opcode
-    payload: bytes
+    frames: list[tuple[Opcode, bytes]]
+    """Of each the opcode and the payload."""
     taken: bool = False
-    """True once its bytes were handed out to be written: it cannot be called back any more."""
+    """True once their bytes were handed out to be written: they cannot be called back any more."""
 
 
 @attrs.define(eq=False)
@@ -261,17 +263,15 @@ class StreamProtocol:
         """Return why :attr:`is_open` is false."""
         return self.loss or own_loss(self._closed_with)
 
-    def queue(self, message: str | bytes) -> Outgoing:
-        """Let a message wait for the next :meth:`take`."""
-        if isinstance(message, str):
-            outgoing = Outgoing(Opcode.TEXT, message.encode())
-        else:
-            outgoing = Outgoing(Opcode.BINARY, message)
+    def queue(self, messages: Sequence[str | bytes]) -> Outgoing:
+        """Let messages wait for the next :meth:`take`."""
+        frames = [(_TEXT, each.encode()) if isinstance(each, str) else (_BINARY, each) for each in messages]
+        outgoing = Outgoing(frames)
         self._waiting.append(outgoing)
         return outgoing
 
     def withdraw(self, outgoing: Outgoing) -> None:
-        """Forget a message that was not taken."""
+        """Forget messages that were not taken."""
         if not outgoing.taken:
             self._waiting.remove(outgoing)
 
@@ -300,7 +300,7 @@ class StreamProtocol:
     def take(self) -> bytes:
         """Return all that waits, to be written at once."""
         self._serialize()
-        data = b"".join([*self._pongs_out, *self._frames_out])
+        data = b"".join(self._pongs_out + self._frames_out)
         self._pongs_out.clear()
         self._frames_out.clear()
         return data
@@ -309,17 +309,17 @@ class StreamProtocol:
         if not self._waiting or not self.is_open:
             return
         waiting, self._waiting = self._waiting, []
-        if self._lane is not None:
-            self._frames_out += compose([(outgoing.opcode, outgoing.payload) for outgoing in waiting])
         for outgoing in waiting:
             outgoing.taken = True
             if self._lane is not None:
+                self._frames_out.append(compose(outgoing.frames))
                 continue
-            if outgoing.opcode is Opcode.TEXT:
-                self._core.send_text(outgoing.payload)
-            else:
-                self._core.send_binary(outgoing.payload)
-        self._collect()
+            for opcode, payload in outgoing.frames:
+                if opcode is _TEXT:
+                    self._core.send_text(payload)
+                else:
+                    self._core.send_binary(payload)
+            self._collect()
 
     def _collect(self) -> None:
         for frame in filter(None, self._core.data_to_send()):  # empty: a half-close, which no server needs

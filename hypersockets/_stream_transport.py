@@ -109,13 +109,12 @@ class StreamTransport:
             ConnectionLostError: The connection has ended, or a close frame was sent.
         """
         self._check_open()
-        outgoing = [self._protocol.queue(message) for message in messages]
+        outgoing = self._protocol.queue(messages)
         try:
             await self._writer.flush()
         finally:
-            for each in outgoing:
-                self._protocol.withdraw(each)
-        if not outgoing[-1].taken:  # a close frame went first
+            self._protocol.withdraw(outgoing)
+        if not outgoing.taken:  # a close frame went first
             raise self._protocol.why_not_open().error()
 
     @property

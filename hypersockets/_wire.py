@@ -273,7 +273,7 @@ class Wire:
         lost: ConnectionLostError | None = None
         are_sent = False
         try:
-            if self._send_many is None or len(items) == 1:
+            if self._send_many is None:
                 await self._transport.send(items[0].message)
             else:
                 await self._send_many([item.message for item in items])

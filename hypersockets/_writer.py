@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import Protocol
+from typing import Final, Protocol
 
 import anyio
 import attrs
@@ -15,6 +15,8 @@ from ._endings import GRACE, STREAM_ERRORS, Loss
 from ._errors import ConnectionLostError
 
 __all__ = ["Outbound", "Writer"]
+
+_CUT_OFF: Final = Loss(message="an earlier write was cut off half-way", by="us")
 
 
 class Outbound(Protocol):
@@ -58,7 +60,7 @@ class Writer:
         data = self._outbound.take()
         if not data:  # whoever wrote before has written it
             return
-        self._loss = Loss(message="an earlier write was cut off half-way", by="us")
+        self._loss = _CUT_OFF
         self._written = written = Flag()
         try:
             await self._stream.send(data)

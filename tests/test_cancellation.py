@@ -282,6 +282,8 @@ _ELSEWHERE = {
     "checkpoint_if_cancelled()": "never suspends",
     'children.ended("reader")': "suspends for one turn of the loop, if at all; see test_g05_a_batch_that_comes",
     "await self.transport.ping()": "of a transport without `start_ping`; see test_a_transport_with_the_bare_minimum",
+    "await self._transport.send(items[0].message)": "of a transport without `send_many`; see the same test",
+    "await self.send_many((message,))": "of `send`, for other users of the transport; see the conformance suite",
     "of a ping that somebody waits for": "for other users of the transport; see the conformance suite",
     "await answered.wait()": "of `ping`, for other users of the transport; see the conformance suite",
 }

@@ -52,7 +52,7 @@ def test_endless_empty_fragments_take_no_memory() -> None:
 def test_pongs_for_a_peer_that_does_not_read_are_bounded() -> None:
     """The newest are kept; they go out before what else waits."""
     connection = protocol()
-    connection.queue("mine")
+    connection.queue(["mine"])
     for number in range(1000):
         connection.feed(wire(Opcode.PING, str(number).encode()))
     frames = parsed(connection.take())
@@ -64,12 +64,12 @@ def test_pongs_for_a_peer_that_does_not_read_are_bounded() -> None:
 def test_everything_goes_out_in_the_order_of_the_calls() -> None:
     """Messages that wait, then the close frame, then nothing."""
     connection = protocol()
-    one, gone, two = connection.queue("one"), connection.queue("gone"), connection.queue(b"two")
+    one, gone, two = connection.queue(["one"]), connection.queue(["gone"]), connection.queue([b"two"])
     connection.withdraw(gone)
     connection.close(1001, "bye")
     assert (one.taken, gone.taken, two.taken) == (True, False, True)
     connection.withdraw(one)  # too late: nothing happens
-    late = connection.queue("late")
+    late = connection.queue(["late"])
     assert parsed(connection.take()) == [
         (Opcode.TEXT, b"one"),
         (Opcode.BINARY, b"two"),
@@ -84,7 +84,7 @@ def test_text_that_cannot_be_sent_is_its_senders_error() -> None:
     """It does not wait for others to stumble over it."""
     connection = protocol()
     with pytest.raises(UnicodeEncodeError):
-        connection.queue("\ud800")
+        connection.queue(["fine", "\ud800"])
     assert connection.take() == b""
 
 
@@ -148,9 +148,9 @@ def test_where_frames_are_compressed_the_core_composes_them() -> None:
     """Text as text, binary as binary, in order."""
     connection = protocol()
     connection._lane = None
-    connection.queue("text")
-    connection.queue(b"binary")
-    assert parsed(connection.take()) == [(Opcode.TEXT, b"text"), (Opcode.BINARY, b"binary")]
+    connection.queue(["text", b"binary"])
+    connection.queue(["more"])
+    assert parsed(connection.take()) == [(Opcode.TEXT, b"text"), (Opcode.BINARY, b"binary"), (Opcode.TEXT, b"more")]
 
 
 def test_after_our_close_frame_there_is_no_other() -> None:
