@@ -81,10 +81,11 @@ class Client:
         """
         self._core.must_be_open()
         wanted = self._core.subscriptions.want(as_subscription(entry))
-        if wanted.is_settled and not wanted.is_confirmed:  # refused on this session, and the user wants to try again
-            self._core.subscriptions.ask_again(wanted)
+        session = self._core.session
+        if session is not None and session.told.is_refused(wanted):  # and the user wants to try again
+            session.told.forget(wanted)
         self._supervisor.poke()
-        if self._core.session is not None and not wanted.is_confirmed:
+        if session is not None and not session.told.is_confirmed(wanted):
             await confirmation(self._core, wanted, from_handler=self._called_by_handler())
         else:
             await anyio.lowlevel.checkpoint()
@@ -102,7 +103,7 @@ class Client:
         if wanted is not None:
             self._core.subscriptions.drop(wanted)
             self._supervisor.withdraw(wanted)
-            wanted.settle(False)
+            wanted.tell(False)
             self._supervisor.poke()
         await anyio.lowlevel.checkpoint()
 
@@ -118,7 +119,6 @@ class Client:
         if wanted is None:
             raise SubscriptionError(f"no subscription with the key {key!r} is wanted")
         self._supervisor.withdraw(wanted)
-        self._core.subscriptions.ask_again(wanted)
         self._supervisor.poke()
         if self._core.session is not None:
             await confirmation(self._core, wanted, from_handler=self._called_by_handler())

@@ -19,6 +19,7 @@ from ._outbox import Outbox
 from ._redact import mask_url
 from ._state import ConnectionState, check_move
 from ._subscriptions import ResumePoint, SubscriptionSet
+from ._told import Told
 from ._workers import Workers
 
 __all__ = ["Core", "ReadySession"]
@@ -33,6 +34,7 @@ class ReadySession(Protocol):
 
     url: str
     subprotocol: str | None
+    told: Told
 
     @property
     def queued(self) -> int:

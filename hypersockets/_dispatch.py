@@ -23,6 +23,7 @@ from ._inbox import INBOX, NONE, Inbox
 from ._lane import Lane, Put
 from ._message import SMALL, Frame, counted_size
 from ._subscriptions import Wanted
+from ._told import Told
 
 __all__ = ["Dispatch"]
 
@@ -47,6 +48,7 @@ class Dispatch:
         self,
         core: Core,
         inbox: Inbox,
+        told: Told,
         *,
         start_task: Callable[[Callable[[], Coroutine[Any, Any, None]]], None],
         on_verdict: Callable[[Wanted, bool], None],
@@ -58,6 +60,7 @@ class Dispatch:
         Args:
             core: For configuration, lanes, subscriptions and numbers.
             inbox: Where the frames are.
+            told: The subscriptions whose acks are awaited.
             start_task: Called with :meth:`run` whenever something has to be waited for: an idle client has no task
                 for it.
             on_verdict: Called with a subscription, and whether it was confirmed.
@@ -71,7 +74,8 @@ class Dispatch:
         self._on_verdict = on_verdict
         self._on_overflow = on_overflow
         self._on_held = on_held
-        self._acks = core.subscriptions.acks
+        self._told = told
+        self._acks = told.acks
         router = core.config.router
         self._parse_many: Callable[[Frame], Iterable[Any]] | None = getattr(router, "parse_many", None)
         self._parse: Callable[[Frame], Any] | None = getattr(router, "parse", None)
@@ -281,7 +285,7 @@ class Dispatch:
         self._inbox.release(size)
 
     def _is_ack(self, message: Any) -> bool:
-        verdicts = self._core.subscriptions.offer(message)
+        verdicts = self._told.offer(message)
         for wanted, confirmed in verdicts:
             self._on_verdict(wanted, confirmed)
         return bool(verdicts)

@@ -33,12 +33,12 @@ from ._inbox import Inbox
 from ._lane import Lane
 from ._liveness import Liveness
 from ._login import Channel, authenticate
-from ._message import Frame
 from ._pulse import Pulse
 from ._redact import mask_url
 from ._state import ConnectionState
 from ._subscribing import subscribe_all, subscribe_more
 from ._subscriptions import Wanted
+from ._told import Told
 from ._transport import Connector, OpenRequest, Transport
 from ._wire import Wire
 
@@ -69,10 +69,12 @@ class Session:
         self._url_source = url
         self.url = url if isinstance(url, str) else ""
         self.subprotocol: str | None = None
+        self.told = Told(core.subscriptions)
         self._inbox = Inbox()
         self._dispatch = Dispatch(
             core,
             self._inbox,
+            self.told,
             start_task=self._start_dispatch,
             on_verdict=self._on_verdict,
             on_overflow=self._on_overflow,
@@ -152,7 +154,6 @@ class Session:
     async def _live(self, transport: Transport) -> None:
         """Run everything that an open connection needs, until it ends."""
         self.subprotocol = getattr(transport, "subprotocol", None)
-        self._core.subscriptions.start_connection()
         async with anyio.create_task_group() as group:
             self._children = children = Children(group)
             try:
@@ -217,7 +218,7 @@ class Session:
         self._dispatch.start()
         if len(core.subscriptions):
             core.move(ConnectionState.SUBSCRIBING)
-            await subscribe_all(core, wire, self._progress)
+            await subscribe_all(core, self.told, wire, self._progress)
         clocks.start(self._liveness, anyio.current_time())
 
     def _become_ready(self, children: Children, transport: Transport, wire: Wire) -> None:
@@ -248,13 +249,15 @@ class Session:
 
     async def _subscribe(self) -> None:
         assert self._wire is not None
-        await subscribe_more(self._core, self._wire, self._progress)
+        await subscribe_more(self._core, self.told, self._wire, self._progress)
         self._is_subscribing = False
 
-    def post(self, message: Frame) -> None:
-        """Send a message of the session's own, soon."""
-        if self._wire is not None:
+    def withdraw(self, wanted: Wanted) -> None:
+        """Unsubscribe, if it was subscribed."""
+        message = wanted.subscription.unsubscribe
+        if self._wire is not None and self.told.was_sent(wanted) and message is not None:
             self._wire.post(message)
+        self.told.forget(wanted)
 
     # The end of a session.
 

@@ -12,61 +12,61 @@ from ._core import Core
 from ._errors import ConnectError, HyperSocketError, SubscriptionRefusedError, SubscriptionTimeoutError
 from ._events import ErrorOccurred
 from ._message import as_message
-from ._subscriptions import SubscriptionSet, Verdict, Wanted
+from ._subscriptions import Verdict, Wanted
+from ._told import Told
 from ._wire import Wire
 
 __all__ = ["confirmation", "subscribe_all", "subscribe_more"]
 
 
-async def subscribe_all(core: Core, wire: Wire, progress: Bell) -> None:
+async def subscribe_all(core: Core, told: Told, wire: Wire, progress: Bell) -> None:
     """Send all subscriptions, in order, without waiting for each other; then wait for their acks.
 
     Raises:
         ConnectError: A user's callable raised.
         SubscriptionTimeoutError: Not all acks came within ``subscribe_timeout`` seconds.
     """
-    subscriptions, timeout = core.subscriptions, core.config.subscribe_timeout
+    timeout = core.config.subscribe_timeout
     with anyio.move_on_after(timeout) as scope:
-        while not subscriptions.is_settled:
-            for wanted in subscriptions.unsent():
-                await _send(core, wire, wanted, progress)
+        while told.unsettled():
+            for wanted in told.unsent():
+                await _send(core, told, wire, wanted, progress)
                 scope.deadline = anyio.current_time() + timeout  # it is the acks that have so long
             await progress.wait()
         return
-    missing = [wanted for wanted in subscriptions if not wanted.is_settled]
+    missing = told.unsettled()
     raise SubscriptionTimeoutError(
-        f"{len(missing)} of {len(subscriptions)} subscriptions were not confirmed within {timeout:g} s",
+        f"{len(missing)} of {len(core.subscriptions)} subscriptions were not confirmed within {timeout:g} s",
         keys=tuple(wanted.key for wanted in missing),
     )
 
 
-async def subscribe_more(core: Core, wire: Wire, progress: Bell) -> None:
+async def subscribe_more(core: Core, told: Told, wire: Wire, progress: Bell) -> None:
     """Send what has become wanted while the session is ready, until there is no more of it."""
-    while unsent := core.subscriptions.unsent():
+    while unsent := told.unsent():
         for wanted in unsent:
             try:
-                await _send(core, wire, wanted, progress)
+                await _send(core, told, wire, wanted, progress)
             except HyperSocketError as error:  # this one cannot be asked for; the session is not to blame
                 core.emit(ErrorOccurred, error=error)
-                wanted.settle(error)  # it stays wanted, and the next session asks again
+                told.settle(wanted, error)  # it stays wanted, and the next session asks again
 
 
-async def _send(core: Core, wire: Wire, wanted: Wanted, progress: Bell) -> None:
-    subscriptions = core.subscriptions
+async def _send(core: Core, told: Told, wire: Wire, wanted: Wanted, progress: Bell) -> None:
     message = wanted.subscription.message
     if callable(message):
         try:
             message = as_message(await ask("subscription", message, core.resume_point()))
         except (TypeError, ValueError) as error:
             raise ConnectError(f"the subscription callable gave no message: {error}") from error
-    if subscriptions.get(wanted.key) is not wanted or wanted.was_sent:
+    if core.subscriptions.get(wanted.key) is not wanted or told.was_sent(wanted):
         return  # unsubscribed while this one, or another, was asked for
-    subscriptions.sending(wanted)
-    wire.post(message, partial(_sent, subscriptions, wanted, progress))
+    told.sending(wanted)
+    wire.post(message, partial(_sent, told, wanted, progress))
 
 
-def _sent(subscriptions: SubscriptionSet, wanted: Wanted, progress: Bell) -> None:
-    subscriptions.sent(wanted)
+def _sent(told: Told, wanted: Wanted, progress: Bell) -> None:
+    told.sent(wanted)
     progress.ring()
 
 
@@ -96,6 +96,8 @@ async def confirmation(core: Core, wanted: Wanted, *, from_handler: bool) -> Non
             core.must_be_open(from_handler=from_handler)
             if scope.cancelled_caught and not verdicts and core.session is session:
                 core.subscriptions.drop(wanted)
+                if session is not None:
+                    session.told.forget(wanted)
                 raise SubscriptionTimeoutError(
                     f"a subscription was not confirmed within {core.config.subscribe_timeout:g} s", keys=(wanted.key,)
                 )

@@ -1,13 +1,7 @@
-"""What the user wants to be subscribed to, and what of it this connection has been told and has confirmed.
-
-The wish outlives every connection; the rest is forgotten with each: an ack of an earlier connection never
-confirms a later one.
-"""
+"""What the user wants to be subscribed to: the wish outlives every connection."""
 
 from __future__ import annotations
 
-import enum
-import inspect
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -18,7 +12,16 @@ from ._errors import ConfigurationError
 from ._message import Frame
 from ._redact import describe
 
-__all__ = ["ResumePoint", "Subscription", "SubscriptionSet", "Wanted", "as_subscription", "as_subscriptions"]
+__all__ = [
+    "Ack",
+    "ResumePoint",
+    "Subscription",
+    "SubscriptionSet",
+    "Verdict",
+    "Wanted",
+    "as_subscription",
+    "as_subscriptions",
+]
 
 
 @attrs.frozen(kw_only=True)
@@ -101,15 +104,6 @@ def _numbered(number: int, entry: Subscription | SubscriptionMessage) -> Subscri
         raise ConfigurationError(f"subscriptions[{number}]: {error}") from None
 
 
-class _Stage(enum.Enum):
-    """How far an entry has come on the present connection."""
-
-    UNSENT = 1
-    SENT = 2
-    CONFIRMED = 3
-    REFUSED = 4
-
-
 Verdict = bool | Exception
 """``True``: confirmed; ``False``: refused; an error: what to ask for could not be said, on this connection."""
 
@@ -120,28 +114,11 @@ class Wanted:
 
     key: Hashable = attrs.field(repr=False)  # it may be the message, which may hold a secret
     subscription: Subscription
-    stage: _Stage = _Stage.UNSENT
     watchers: list[Callable[[Verdict], None]] = attrs.field(factory=list)
     """Each is called once, when the entry is confirmed (``True``), refused (``False``) or cannot be asked for."""
 
-    @property
-    def was_sent(self) -> bool:
-        """Whether the present connection has been sent it."""
-        return self.stage is not _Stage.UNSENT
-
-    @property
-    def is_confirmed(self) -> bool:
-        """Whether the present connection has confirmed it."""
-        return self.stage is _Stage.CONFIRMED
-
-    @property
-    def is_settled(self) -> bool:
-        """Whether the present connection has confirmed or refused it."""
-        return self.stage in (_Stage.CONFIRMED, _Stage.REFUSED)
-
-    def settle(self, verdict: Verdict) -> None:
-        """Note the verdict and tell whoever waits for it."""
-        self.stage = _Stage.CONFIRMED if verdict is True else _Stage.REFUSED
+    def tell(self, verdict: Verdict) -> None:
+        """Tell whoever waits for it."""
         watchers, self.watchers = self.watchers, []
         for watcher in watchers:
             watcher(verdict)
@@ -149,11 +126,9 @@ class Wanted:
 
 @attrs.define(eq=False)
 class SubscriptionSet:
-    """The wanted subscriptions, in order; at most one per key."""
+    """The wanted subscriptions, in order; at most one per key. What a connection makes of them: `Told`."""
 
     _wanted: dict[Hashable, Wanted] = attrs.field(factory=dict)
-    acks: dict[Wanted, Ack] = attrs.field(factory=dict, init=False)
-    """Of what was sent on the present connection and has no verdict, oldest first; always the same dictionary."""
 
     def __iter__(self) -> Iterator[Wanted]:
         return iter(tuple(self._wanted.values()))
@@ -174,76 +149,3 @@ class SubscriptionSet:
         """Want it no longer."""
         if self._wanted.get(wanted.key) is wanted:
             del self._wanted[wanted.key]
-        self.await_no_more(wanted)
-
-    def start_connection(self) -> None:
-        """Forget what an earlier connection was told and has confirmed."""
-        self.acks.clear()
-        for wanted in self._wanted.values():
-            wanted.stage = _Stage.UNSENT
-
-    def unsent(self) -> list[Wanted]:
-        """Return what the present connection has yet to be sent, in order."""
-        return [wanted for wanted in self._wanted.values() if not wanted.was_sent]
-
-    @property
-    def is_settled(self) -> bool:
-        """Whether the present connection has confirmed or refused everything that is wanted."""
-        return all(wanted.is_settled for wanted in self._wanted.values())
-
-    def ask_again(self, wanted: Wanted) -> None:
-        """Forget that the present connection was sent it."""
-        self.await_no_more(wanted)
-        wanted.stage = _Stage.UNSENT
-
-    def sending(self, wanted: Wanted) -> None:
-        """Note that its message is about to be sent; an ack is awaited from here on."""
-        wanted.stage = _Stage.SENT
-        if wanted.subscription.ack is not None:
-            self.acks[wanted] = wanted.subscription.ack
-
-    def sent(self, wanted: Wanted) -> None:
-        """Note that its message is out: that is all the confirmation there is without an ``ack``."""
-        if wanted.subscription.ack is None and wanted.was_sent:
-            wanted.settle(True)
-
-    def await_no_more(self, wanted: Wanted) -> None:
-        """Stop asking its ``ack``."""
-        self.acks.pop(wanted, None)
-
-    @property
-    def awaited(self) -> tuple[Wanted, ...]:
-        """Entries whose ack has not come, oldest first."""
-        return tuple(self.acks)
-
-    def offer(self, message: Any) -> list[tuple[Wanted, bool]]:
-        """Ask the awaited acks about a parsed message; return whom it confirms or refuses, settled.
-
-        An empty list: it is no ack. What a user's ``ack`` raises comes out, unless the message is another's ack:
-        a fragile function must not cost the others theirs.
-        """
-        verdicts: list[tuple[Wanted, bool]] = []
-        asked: set[Hashable] = set()
-        error: Exception | None = None
-        for wanted, ack in self.acks.items():
-            if _identity(ack) in asked:
-                continue
-            asked.add(_identity(ack))
-            try:
-                verdict = ack(message)
-            except Exception as raised:
-                error = error or raised
-                continue
-            if verdict is not None:
-                verdicts.append((wanted, bool(verdict)))
-        if error is not None and not verdicts:
-            raise error
-        for wanted, confirmed in verdicts:
-            del self.acks[wanted]
-            wanted.settle(confirmed)
-        return verdicts
-
-
-def _identity(ack: Ack) -> Hashable:
-    """Tell functions apart, hashable or not: ``feed.is_ack`` makes a new method object each time it is named."""
-    return (id(ack.__self__), id(ack.__func__)) if inspect.ismethod(ack) else id(ack)

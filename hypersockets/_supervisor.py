@@ -146,9 +146,8 @@ class Supervisor:
 
     def withdraw(self, wanted: Wanted) -> None:
         """Tell the present connection, if it was told of a subscription, that it is wanted no longer."""
-        message = wanted.subscription.unsubscribe
-        if self._session is not None and wanted.was_sent and message is not None:
-            self._session.post(message)
+        if self._session is not None:
+            self._session.withdraw(wanted)
 
     def fail(self, error: BaseException) -> None:
         """End the client with a failure: without a drain, with a close frame."""

@@ -172,9 +172,10 @@ async def _sent_once_and_not_while_away(scene: Scene) -> None:
 
 
 async def _is_wanted(scene: Scene) -> None:
-    assert scene.client._core.subscriptions.get("late") is not None, "wanted from the call on"
+    wanted = scene.client._core.subscriptions.get("late")
+    assert wanted is not None, "wanted from the call on"
     assert scene.sent[-1].count("sub late") == 1
-    assert scene.client._core.subscriptions.get("late").is_confirmed
+    assert scene.client._core.session.told.is_confirmed(wanted)
 
 
 async def _is_not_wanted(scene: Scene) -> None:

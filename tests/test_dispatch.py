@@ -10,6 +10,7 @@ import hypersockets as hs
 from hypersockets._core import Core
 from hypersockets._dispatch import Dispatch
 from hypersockets._inbox import Inbox
+from hypersockets._told import Told
 from hypersockets.testing import ScriptedServer
 from tests._live import Recorder, message, sends, settings
 
@@ -47,7 +48,13 @@ async def test_a_parse_that_nobody_will_await_is_counted_and_closed() -> None:
     nothing: Any = None
     tasks: list[Any] = []
     dispatch = Dispatch(
-        core, Inbox(), start_task=tasks.append, on_verdict=nothing, on_overflow=nothing, on_held=nothing
+        core,
+        Inbox(),
+        Told(core.subscriptions),
+        start_task=tasks.append,
+        on_verdict=nothing,
+        on_overflow=nothing,
+        on_held=nothing,
     )
     dispatch.start()
     dispatch.take(["one", "two"])

@@ -57,7 +57,7 @@ def sizes(client: hs.Client) -> dict[str, int]:
         "lanes": len(list(core.lanes)),
         "lane bytes": core.lanes.budget.used,
         "wanted": len(core.subscriptions),
-        "awaited": len(core.subscriptions.awaited),
+        "awaited": 0 if core.session is None else len(core.session.told.acks),
         "waiting for a verdict": sum(len(wanted.watchers) for wanted in core.subscriptions),
     }
 

@@ -1,0 +1,117 @@
+"""What one connection has been told of the wanted subscriptions, and what of it it has confirmed.
+
+Forgotten with the connection: an ack of an earlier one never confirms a later one.
+"""
+
+from __future__ import annotations
+
+import enum
+import inspect
+from collections.abc import Hashable
+from typing import Any
+
+import attrs
+
+from ._subscriptions import Ack, SubscriptionSet, Verdict, Wanted
+
+__all__ = ["Told"]
+
+
+class _Stage(enum.Enum):
+    """How far an entry has come on this connection."""
+
+    UNSENT = 1
+    SENT = 2
+    CONFIRMED = 3
+    REFUSED = 4
+
+
+@attrs.define(eq=False)
+class Told:
+    """The state of the wanted subscriptions on one connection."""
+
+    _subscriptions: SubscriptionSet
+    has_say: bool = True
+    """Whether its refusals are told to whoever waits; its confirmations always are."""
+    acks: dict[Wanted, Ack] = attrs.field(factory=dict, init=False)
+    """Of what was sent and has no verdict, oldest first; always the same dictionary."""
+    _stages: dict[Wanted, _Stage] = attrs.field(factory=dict, init=False)
+    """Of what was sent."""
+
+    def _stage(self, wanted: Wanted) -> _Stage:
+        return self._stages.get(wanted, _Stage.UNSENT)
+
+    def was_sent(self, wanted: Wanted) -> bool:
+        """Whether the connection has been sent it."""
+        return wanted in self._stages
+
+    def is_confirmed(self, wanted: Wanted) -> bool:
+        """Whether the connection has confirmed it."""
+        return self._stage(wanted) is _Stage.CONFIRMED
+
+    def is_refused(self, wanted: Wanted) -> bool:
+        """Whether the connection has refused it, or could not be asked for it."""
+        return self._stage(wanted) is _Stage.REFUSED
+
+    def unsettled(self) -> list[Wanted]:
+        """Return what the connection has neither confirmed nor refused, in order."""
+        settled = (_Stage.CONFIRMED, _Stage.REFUSED)
+        return [wanted for wanted in self._subscriptions if self._stage(wanted) not in settled]
+
+    def unsent(self) -> list[Wanted]:
+        """Return what the connection has yet to be sent, in order."""
+        return [wanted for wanted in self._subscriptions if wanted not in self._stages]
+
+    def forget(self, wanted: Wanted) -> None:
+        """Forget that the connection was sent it, and stop asking its ``ack``."""
+        self.acks.pop(wanted, None)
+        self._stages.pop(wanted, None)
+
+    def sending(self, wanted: Wanted) -> None:
+        """Note that its message is about to be sent; an ack is awaited from here on."""
+        self._stages[wanted] = _Stage.SENT
+        if wanted.subscription.ack is not None:
+            self.acks[wanted] = wanted.subscription.ack
+
+    def sent(self, wanted: Wanted) -> None:
+        """Note that its message is out: that is all the confirmation there is without an ``ack``."""
+        if wanted.subscription.ack is None and self._stage(wanted) is _Stage.SENT:
+            self.settle(wanted, True)
+
+    def settle(self, wanted: Wanted, verdict: Verdict) -> None:
+        """Note the verdict and tell whoever waits for it."""
+        self.acks.pop(wanted, None)
+        self._stages[wanted] = _Stage.CONFIRMED if verdict is True else _Stage.REFUSED
+        if self.has_say or verdict is True:
+            wanted.tell(verdict)
+
+    def offer(self, message: Any) -> list[tuple[Wanted, bool]]:
+        """Ask the awaited acks about a parsed message; return whom it confirms or refuses, settled.
+
+        An empty list: it is no ack. What a user's ``ack`` raises comes out, unless the message is another's ack:
+        a fragile function must not cost the others theirs.
+        """
+        verdicts: list[tuple[Wanted, bool]] = []
+        asked: set[Hashable] = set()
+        error: Exception | None = None
+        for wanted, ack in self.acks.items():
+            if _identity(ack) in asked:
+                continue
+            asked.add(_identity(ack))
+            try:
+                verdict = ack(message)
+            except Exception as raised:
+                error = error or raised
+                continue
+            if verdict is not None:
+                verdicts.append((wanted, bool(verdict)))
+        if error is not None and not verdicts:
+            raise error
+        for wanted, confirmed in verdicts:
+            self.settle(wanted, confirmed)
+        return verdicts
+
+
+def _identity(ack: Ack) -> Hashable:
+    """Tell functions apart, hashable or not: ``feed.is_ack`` makes a new method object each time it is named."""
+    return (id(ack.__self__), id(ack.__func__)) if inspect.ismethod(ack) else id(ack)
