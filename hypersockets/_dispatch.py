@@ -27,6 +27,9 @@ from ._told import Told
 
 __all__ = ["Dispatch"]
 
+_EARLY = object()
+"""The key of all messages that come before the lanes are open."""
+
 _BURST = 1024
 """How many frames are dispatched between two checkpoints."""
 LARGE = 65536
@@ -80,12 +83,15 @@ class Dispatch:
         self._parse_many: Callable[[Frame], Iterable[Any]] | None = getattr(router, "parse_many", None)
         self._parse: Callable[[Frame], Any] | None = getattr(router, "parse", None)
         self._route_key = None if router is None else router.route_key
+        self._key_of: Callable[[Any], Hashable] | None = _early
+        """Gives the key of a message: its route key once the lanes are open. ``None`` iff all have the key ``None``."""
         self._plain: set[type] = {dict, list, str, bytes}
         """Types of messages that were seen not to be awaitable: to ask that each time costs more than the rest."""
+        self._early: list[tuple[list[Any], Size, int]] = []
+        """(messages, size of each, bytes to release in the inbox): received, parsed, and the lanes are not open yet."""
         self._held: deque[tuple[Lane, Any, Size, int]] = NONE
-        """(lane, message, its size there, bytes to release in the inbox): received, parsed, not in a lane yet."""
+        """(lane, message, its size there, bytes to release in the inbox): parsed, and their lanes were full."""
         self._may_parse = False
-        self._may_fill = False
         self._is_finishing = False
         self._is_running = False
         """Whether the task is. While it is not, nothing is left from earlier batches, or nothing may be parsed yet."""
@@ -108,18 +114,15 @@ class Dispatch:
 
     def open_lanes(self) -> None:
         """Begin to fill the lanes: the session is ready."""
-        self._may_fill = True
         self._inbox.limit = INBOX
-        self._now = anyio.current_time()
-        self._release_held()  # here, for the dispatch may be in a slow parse of what comes after
-        if self._held:
-            self._on_held(True)
-        if self._is_running:
+        self._release_early()  # here, for the dispatch may be in a slow parse of what comes after
+        if self._held or self._is_running:
             self._go_on()
 
     def finish(self) -> None:
         """Empty inbox and held messages into the lanes, past their capacity if need be; :attr:`finished` says when."""
         self._is_finishing = self._may_parse = True
+        self._release_early()
         if self._is_running or self._inbox.frames:
             self._go_on()
         else:
@@ -128,7 +131,7 @@ class Dispatch:
     @property
     def held(self) -> int:
         """How many messages are parsed and not in a lane yet."""
-        return len(self._held)
+        return len(self._held) + sum(len(messages) for messages, _, _ in self._early)
 
     def take(self, batch: Sequence[Frame]) -> None:
         """Take what was read, and carry it on as far as it goes without waiting; the rest is in the inbox."""
@@ -202,7 +205,7 @@ class Dispatch:
 
         Messages of one key count for equally many bytes each: at the most for :data:`LARGE` less than they should.
         """
-        plain, parse, route_key, acks = self._plain, self._parse, self._route_key, self._acks
+        plain, parse, key_of, acks = self._plain, self._parse, self._key_of, self._acks
         runs: dict[Hashable, list[Any]] = {}
         sizes: dict[Hashable, int] = {}
         known: type = str
@@ -217,7 +220,7 @@ class Dispatch:
                     known = type(message)
                 if acks and self._is_ack(message):
                     continue
-                key = None if route_key is None else route_key(message)
+                key = None if key_of is None else key_of(message)
                 try:
                     run = runs[key]
                 except KeyError:
@@ -259,10 +262,12 @@ class Dispatch:
             try:
                 if self._acks and self._is_ack(message):
                     continue
-                key = None if self._route_key is None else self._route_key(message)
-                runs.setdefault(key, []).append(message)
+                runs.setdefault(self._key(message), []).append(message)
             except mishaps() as error:
                 self._core.parse_failed(error)
+
+    def _key(self, message: Any) -> Hashable:
+        return None if self._key_of is None else self._key_of(message)
 
     def _is_awaitable(self, message: Any) -> bool:
         if inspect.isawaitable(message):
@@ -278,7 +283,7 @@ class Dispatch:
             parsed = await settle(message)
             self._is_parsing = False
             if not (self._acks and self._is_ack(parsed)):
-                self._deliver(None if self._route_key is None else self._route_key(parsed), [parsed], size)
+                self._deliver(self._key(parsed), [parsed], size)
         except Exception as error:
             self._is_parsing = False
             self._core.parse_failed(error)
@@ -296,6 +301,11 @@ class Dispatch:
 
     def _deliver(self, key: Hashable, run: list[Any], size: Size) -> None:
         """Put messages of one key into their lane, or hold them, and all that follows them, until they have room."""
+        if key is _EARLY:
+            counted = len(run) * (size.once() if isinstance(size, Shared) else size)
+            self._early.append((run, size, counted))
+            self._inbox.size += counted
+            return
         lane = self._core.lanes.find(key)
         if lane is None:
             self._core.counters.unrouted += len(run)
@@ -305,14 +315,14 @@ class Dispatch:
             if lane.told_stale:
                 lane.told_stale = False
                 self._core.lanes.silence_begins()
-        if self._may_fill and not self._held and lane.put_all(run, size):
+        if not self._held and lane.put_all(run, size):
             return
         for message in run:
-            if not self._may_fill or self._held or not self._put(lane, message, size):
+            if self._held or not self._put(lane, message, size):
                 self._hold(lane, message, size)
 
     def _hold(self, lane: Lane, message: Any, size: Size) -> None:
-        if not self._held and self._may_fill:
+        if not self._held:
             self._on_held(True)
         if self._held is NONE:
             self._held = deque()
@@ -330,9 +340,24 @@ class Dispatch:
             self._on_overflow(lane)
         return put is Put.TAKEN
 
+    def _release_early(self) -> None:
+        """Give messages that came before the lanes were open their keys, and deliver them, in order."""
+        self._now = anyio.current_time()
+        self._key_of = self._route_key
+        early, self._early = self._early, []
+        for messages, size, counted in early:
+            self._inbox.release(counted)
+            runs: dict[Hashable, list[Any]] = {}
+            for message in messages:
+                try:
+                    runs.setdefault(self._key(message), []).append(message)
+                except mishaps() as error:
+                    self._core.parse_failed(error)
+            self._deliver_all(runs, size)
+
     def _release_held(self) -> None:
         """Move held messages to their lanes, in order, as far as they find room."""
-        if not self._held or not (self._may_fill or self._is_finishing):
+        if not self._held:
             return
         released = 0
         while self._held:
@@ -343,12 +368,12 @@ class Dispatch:
             released += counted
         if released:
             self._inbox.release(released)
-        if self._may_fill and not self._held:
+        if not self._held:
             self._on_held(False)
 
     def abandon(self) -> int:
         """Drop what is held; return how many messages that were."""
-        count = len(self._held) + len(self._inbox.frames) + self._is_parsing + (self._unparsed is not None)
+        count = self.held + len(self._inbox.frames) + self._is_parsing + (self._unparsed is not None)
         self._is_parsing = False
         if self._unparsed is not None:
             close = getattr(self._unparsed[0], "close", None)  # a coroutine that is never awaited says so, loudly
@@ -356,5 +381,10 @@ class Dispatch:
                 close()
             self._unparsed = None
         self._held.clear()
+        self._early.clear()
         self._inbox.frames.clear()
         return count
+
+
+def _early(message: Any) -> Hashable:
+    return _EARLY
