@@ -56,6 +56,7 @@ from ._events import (
     Event as Event,
     MessageDropped as MessageDropped,
     Reconnecting as Reconnecting,
+    Rotated as Rotated,
     RouteStale as RouteStale,
 )
 from ._heartbeat import Heartbeat as Heartbeat

@@ -9,7 +9,7 @@ import anyio
 import anyio.lowlevel
 
 from ._bell import Bell
-from ._checks import check_close
+from ._checks import check_close, check_url
 from ._config import ClientConfig
 from ._core import Core
 from ._errors import NotConnectedError, SubscriptionError
@@ -260,6 +260,28 @@ class Client:
         self._core.must_be_open()
         self._supervisor.reconnect(reason, code)
         await anyio.lowlevel.checkpoint()
+
+    async def rotate(self, url: str | None = None) -> None:
+        """Let a new connection take over from the one that works, without a gap.
+
+        The new one is opened, authenticated and subscribed while the old one still delivers; then it takes over
+        what is sent, and the old one is closed: all that comes before the peer's close frame (waited for at most
+        ``close_timeout``) is handled first. With ``rotation="break-before-make"`` the old one is closed before.
+        Returns when the new session has taken over; cancelled, the rotation goes on.
+
+        Args:
+            url: Where to; ``None``: as the configuration says.
+
+        Raises:
+            NotConnectedError: No session is ready.
+            HyperSocketError: What kept the new session from becoming ready; the old one goes on.
+            ConfigurationError: A URL that cannot be, or a transport that cannot do this.
+            ClientClosedError: The client is closed.
+        """
+        if url is not None:
+            check_url("url", url)
+        self._core.must_be_open(from_handler=self._called_by_handler())
+        await self._supervisor.rotate(url)
 
     async def aclose(self, code: int = 1000, reason: str = "") -> None:
         """Close as leaving the context does, and wait for the end; any number of times.

@@ -19,20 +19,23 @@ from ._passive_ping import PassivePingDetector
 from ._redact import describe, mask_headers, mask_text, mask_url, show
 from ._routing import Framing, Handler, MessageRouter, Route, as_route, as_routes, check_router
 from ._strategies import ExponentialBackoff, ReconnectionStrategy, is_retryable
-from ._subscriptions import Subscription, as_subscriptions
+from ._subscriptions import ResumePoint, Subscription, as_subscriptions
 from ._transport import FROM_ENVIRONMENT, Connector, mask_proxy
 from ._values import choice, count, seconds, to_optional_seconds, to_seconds
 
 if TYPE_CHECKING:
     from ssl import SSLContext
 
-__all__ = ["ClientConfig", "HeaderProvider", "OnHandlerError", "UrlProvider"]
+__all__ = ["ClientConfig", "HeaderProvider", "OnHandlerError", "OnReady", "UrlProvider"]
 
 UrlProvider = Callable[[], str | Awaitable[str]]
 """A plain or async callable giving the URL of the next attempt."""
 
 HeaderProvider = Callable[[], Mapping[str, str] | Awaitable[Mapping[str, str]]]
 """A plain or async callable giving the headers of the next attempt."""
+
+OnReady = Callable[[Any, ResumePoint], Any]
+"""An async function of the client and of where the last session stopped."""
 
 OnHandlerError = Literal["raise", "reconnect", "continue"]
 """What an exception from a handler does: ends the client, loses the session, or is only counted."""
@@ -184,6 +187,22 @@ class ClientConfig:
     """Which errors are worth another attempt."""
     fatal_close_codes: tuple[int, ...] = attrs.field(default=(), converter=_as_close_codes)
     """Received close codes that end the client."""
+    max_connection_age: float | None = attrs.field(
+        default=None, converter=to_optional_seconds, validator=seconds(positive=True, optional=True)
+    )
+    """Seconds after which the connection is rotated (a tenth earlier at the most, at random), before the server cuts
+    it; ``None``: never."""
+    rotation: Literal["break-before-make"] | None = attrs.field(
+        default=None, validator=choice("break-before-make", None)
+    )
+    """``None``: the next connection is made while the old one still delivers; ``"break-before-make"``: after it, for
+    servers that allow one connection at a time."""
+    message_id: Callable[[Any], Hashable] | None = attrs.field(default=None, repr=_show_type)
+    """``(parsed message) -> its id`` (``None``: it has none): what came on both connections of a rotation is handled
+    once."""
+    on_ready: OnReady | None = attrs.field(default=None, repr=_show_type)
+    """``async (client, resume) -> None``, called on every session once it is ready, before its first message is
+    handled; its failure follows ``on_handler_error``."""
     drain_timeout: float | None = attrs.field(
         default=5.0, converter=to_optional_seconds, validator=seconds(optional=True)
     )
@@ -204,7 +223,20 @@ class ClientConfig:
         can_delay = _has(self.reconnect_strategy, "next_delay")
         _require("reconnect_strategy", self.reconnect_strategy, can_delay, "an object with next_delay(attempt)")
         check_callable("is_retryable", self.is_retryable, "(error) -> bool")
+        check_callable("message_id", self.message_id, "(message) -> id", or_none=True)
+        check_callable("on_ready", self.on_ready, "async (client, resume) -> None", or_none=True)
+        if self.max_connection_age is not None:
+            self.check_rotation()
         _require("name", self.name, isinstance(self.name, str), "a str")
+
+    def check_rotation(self) -> None:
+        """Raise ``ConfigurationError`` where a connection cannot be made before the old one is given up."""
+        forgets = self.transport == "trio-websocket" or getattr(self.transport, "forgets_after_close", False)
+        if forgets and self.rotation is None:
+            raise ConfigurationError(
+                "rotation is None, and trio-websocket throws away what comes after our close frame; it must be "
+                "'break-before-make' there"
+            )
 
     @classmethod
     def of(cls, config: ClientConfig | str, overrides: Mapping[str, Any]) -> ClientConfig:

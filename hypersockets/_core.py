@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Hashable
 from typing import Any, Protocol, TypeVar
 
@@ -11,7 +12,7 @@ import anyio
 from ._bell import Bell, Flag
 from ._config import ClientConfig
 from ._errors import ClientClosedError, ConnectionLostError, HyperSocketError, NotConnectedError, ParseError
-from ._events import Closed, Connected, Disconnected, ErrorOccurred, Event, EventLog, MessageDropped
+from ._events import Closed, Connected, Disconnected, ErrorOccurred, Event, EventLog, MessageDropped, Rotated
 from ._lane import Lane
 from ._lanes import Lanes
 from ._metrics import Counters, Metrics
@@ -80,7 +81,8 @@ class Core:
         """Close code and reason. ``None`` iff nobody has asked to close."""
         self.failure: BaseException | None = None
         """What failed first. ``None`` while all is well, and for ever after a clean end."""
-        self.is_drained = False
+        self._drained_at: float | None = None
+        """Until when handlers may go on. ``None`` before the drain."""
         self.has_ended = False
 
     # State and events.
@@ -132,8 +134,8 @@ class Core:
     def session_ready(self, session: ReadySession) -> None:
         """Take over a session that is restored."""
         downtime, now = self.resume_point().downtime, anyio.current_time()
+        self.counters.reconnect_count += self.epoch > 0
         self.epoch += 1
-        self.counters.reconnect_count = self.epoch - 1
         self.counters.connected_since = now
         self.session, self.lost_at = session, None
         for lane in self.lanes:
@@ -142,6 +144,17 @@ class Core:
         self.emit(Connected, url=mask_url(session.url), downtime=downtime)
         assert self.workers is not None  # sessions run in the client's group
         self.workers.begin()
+        self.changed()
+
+    def session_rotated(self, session: ReadySession) -> None:
+        """Let a session that is restored take over from the one that is ready."""
+        now = anyio.current_time()
+        since = self.counters.connected_since
+        assert since is not None  # one is ready
+        self.epoch += 1
+        self.counters.connected_since = now
+        self.session = session
+        self.emit(Rotated, age=now - since)
         self.changed()
 
     def session_lost(self, session: ReadySession, error: HyperSocketError | None) -> None:
@@ -179,9 +192,9 @@ class Core:
         self.counters.last_error = wrapped
         self._emit_merged(ErrorOccurred, "parse", error=wrapped)
 
-    def handler_failed(self, lane: Lane, error: BaseException) -> None:
+    def handler_failed(self, key: Hashable, error: BaseException) -> None:
         """Count an exception from a handler that goes on being used."""
-        self._emit_merged(ErrorOccurred, ("handler", lane.key), error=error)
+        self._emit_merged(ErrorOccurred, ("handler", key), error=error)
         logger.warning("%s: a handler raised %s", self.name, type(error).__name__)
 
     def _lane_has_messages(self, lane: Lane) -> None:
@@ -197,24 +210,23 @@ class Core:
         self.changed()
 
     async def drain(self, dispatched: Flag | None = None) -> None:
-        """Let handlers finish what was received, at most ``drain_timeout``; then cancel them. Once.
+        """Let handlers finish what was received, until ``drain_timeout`` after the first call; then cancel them.
 
         Args:
             dispatched: Set when everything that was received is in a lane.
         """
-        if not self.is_drained:
-            self.is_drained = True
-            assert self.workers is not None  # they began with the group in which this runs
-            self.workers.begin()
-            with anyio.CancelScope() as scope:
-                if self.config.drain_timeout is not None:
-                    scope.deadline = anyio.current_time() + self.config.drain_timeout
-                if dispatched is not None:
-                    await dispatched.wait()
-                while not self.lanes.are_handled:
-                    await self.handled.wait()
-                return
-            self.workers.stop()
+        assert self.workers is not None  # they began with the group in which this runs
+        self.workers.begin()
+        if self._drained_at is None:
+            limit = self.config.drain_timeout
+            self._drained_at = math.inf if limit is None else anyio.current_time() + limit
+        with anyio.CancelScope(deadline=self._drained_at):
+            if dispatched is not None:
+                await dispatched.wait()
+            while not self.lanes.are_handled:
+                await self.handled.wait()
+            return
+        self.workers.stop()
 
     def closed_error(self) -> ClientClosedError:
         """Return the error for whoever waits for what will never come."""

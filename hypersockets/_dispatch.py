@@ -131,7 +131,7 @@ class Dispatch:
     @property
     def held(self) -> int:
         """How many messages are parsed and not in a lane yet."""
-        return len(self._held) + sum(len(messages) for messages, _, _ in self._early)
+        return len(self._held) + self._inbox.held
 
     def take(self, batch: Sequence[Frame]) -> None:
         """Take what was read, and carry it on as far as it goes without waiting; the rest is in the inbox."""
@@ -305,6 +305,7 @@ class Dispatch:
             counted = len(run) * (size.once() if isinstance(size, Shared) else size)
             self._early.append((run, size, counted))
             self._inbox.size += counted
+            self._inbox.held += len(run)
             return
         lane = self._core.lanes.find(key)
         if lane is None:
@@ -345,6 +346,7 @@ class Dispatch:
         self._now = anyio.current_time()
         self._key_of = self._route_key
         early, self._early = self._early, []
+        self._inbox.held = 0
         for messages, size, counted in early:
             self._inbox.release(counted)
             runs: dict[Hashable, list[Any]] = {}
@@ -382,6 +384,7 @@ class Dispatch:
             self._unparsed = None
         self._held.clear()
         self._early.clear()
+        self._inbox.held = 0
         self._inbox.frames.clear()
         return count
 

@@ -23,6 +23,7 @@ __all__ = [
     "EventLog",
     "MessageDropped",
     "Reconnecting",
+    "Rotated",
     "RouteStale",
 ]
 
@@ -105,6 +106,14 @@ class RouteStale(Event):
     key: Hashable
     silent_for: float
     """Seconds."""
+
+
+@attrs.frozen(kw_only=True)
+class Rotated(Event):
+    """Another connection has taken over from one that still worked."""
+
+    age: float
+    """How many seconds the old one had been ready."""
 
 
 @attrs.frozen(kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Sequence
 from operator import itemgetter
@@ -35,6 +36,10 @@ class Inbox:
     """Bytes, of frames here and of messages that were taken out and not :meth:`release`\\ d."""
     limit: int = INBOX
     """Bytes from which on reading should stop."""
+    held: int = 0
+    """How many messages were taken out and wait for their lanes to open."""
+    most: float = math.inf
+    """How many may, before reading should stop."""
     arrival: Bell = attrs.field(factory=Bell)
     """Rung when there is something to do for who empties it: frames, room in a lane, the end."""
     room: Bell = attrs.field(factory=Bell)
@@ -45,7 +50,7 @@ class Inbox:
     @property
     def is_full(self) -> bool:
         """Whether reading should stop."""
-        return self.size >= self.limit
+        return self.size >= self.limit or self.held >= self.most
 
     def put(self, frames: Sequence[Frame]) -> None:
         """Append frames; whoever does it tells who empties the inbox."""

@@ -35,6 +35,7 @@ class Liveness:
         on_ping: Callable[[], None],
         on_stale: Callable[[Lane, float], None],
         on_loss: Callable[[ConnectionLostError], None],
+        on_age: Callable[[], None],
     ) -> None:
         self._name = name
         self._lanes = lanes
@@ -42,6 +43,7 @@ class Liveness:
         self._on_ping = on_ping
         self._on_stale = on_stale
         self._on_loss = on_loss
+        self._on_age = on_age
         self._sleeping: anyio.CancelScope | None = None
         """``None`` iff it does not sleep."""
         self._is_due = False
@@ -49,6 +51,8 @@ class Liveness:
         self.heartbeat: Beats | None = None
         self.pings: Beats | None = None
         self.quiet: Quiet | None = None
+        self.rotate_at = math.inf
+        """When the connection is old enough to be rotated."""
         self._paused_at: float | None = None
         """Since when reading is stopped. ``None`` while it is not."""
         self._warned = False
@@ -127,6 +131,10 @@ class Liveness:
                 if beats.due(now):
                     beat()
                 wake_at.append(beats.next_at)
+        if self.rotate_at <= now:
+            self.rotate_at = math.inf
+            self._on_age()
+        wake_at.append(self.rotate_at)
         if self._paused_at is not None:
             wake_at.append(self._warn(now, self._paused_at))
             return min(wake_at)

@@ -8,14 +8,16 @@ why it ended; it raises only for bugs.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Coroutine
+import random
+from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
 from typing import Any
 
 import anyio
 import attrs
 
 from ._asking import ask_clocks, ask_url, make_request
-from ._bell import Bell
+from ._bell import Bell, Flag
 from ._children import Children
 from ._core import Core
 from ._discard import discard
@@ -37,13 +39,17 @@ from ._pulse import Pulse
 from ._redact import mask_url
 from ._state import ConnectionState
 from ._subscribing import subscribe_all, subscribe_more
-from ._subscriptions import Wanted
+from ._subscriptions import ResumePoint, Wanted
 from ._told import Told
 from ._transport import Connector, OpenRequest, Transport
 from ._wire import Wire
 
 __all__ = ["Ended", "Session"]
 
+AGE_JITTER = 0.1
+"""By how much of ``max_connection_age`` a rotation may come earlier, at random: a fleet should not rotate at once."""
+HELD = 10_000
+"""How many messages of a connection wait for the end of the one before it, until reading pauses: a lane's capacity."""
 FAREWELL = 1.0
 """Seconds that the writing of a close frame may take, and for which the peer may answer one of ours."""
 
@@ -62,14 +68,45 @@ class Ended:
 class Session:
     """A connection, restored and kept."""
 
-    def __init__(self, core: Core, connector: Connector, url: str | Callable[[], Any]) -> None:
+    def __init__(
+        self,
+        core: Core,
+        connector: Connector,
+        url: str | Callable[[], Any],
+        *,
+        on_taken_over: Callable[[Session], None],
+        on_ready: Callable[[ResumePoint], Awaitable[None]] | None,
+        on_age: Callable[[], None],
+        old: Session | None = None,
+    ) -> None:
+        """Make a session that is yet to run.
+
+        Args:
+            core: What it shares with those before and after it.
+            connector: Opens its connection.
+            url: Where to, or who says it.
+            on_taken_over: Called when it has become the session of the client.
+            on_ready: Awaited once it is ready, before its messages are handled.
+            on_age: Called when it has been ready for ``max_connection_age``.
+            old: The session that this one is to take over from; what that one receives comes first.
+        """
         self._core = core
         self._config = core.config
         self._connector = connector
         self._url_source = url
         self.url = url if isinstance(url, str) else ""
         self.subprotocol: str | None = None
-        self.told = Told(core.subscriptions)
+        self._on_taken_over = on_taken_over
+        self._on_ready = on_ready
+        self._old = old
+        self._is_heir = old is not None
+        """Whether it has yet to take over from another, whose client's state it does not touch."""
+        self._stage = ConnectionState.CONNECTING
+        self.over = Flag()
+        """Set when it has ended."""
+        self.ended: Ended | None = None
+        """Why it ended. ``None`` before that, and if it raised."""
+        self.told = Told(core.subscriptions, has_say=old is None)
         self._inbox = Inbox()
         self._dispatch = Dispatch(
             core,
@@ -89,6 +126,7 @@ class Session:
             on_ping=self._ping,
             on_stale=self._on_stale,
             on_loss=self._on_dead_peer,
+            on_age=on_age,
         )
         self._wire: Wire | None = None
         """``None`` until the connection is open."""
@@ -99,7 +137,11 @@ class Session:
         self._ready_at: float | None = None
         self._farewell: tuple[int, str] | None = None
         """Code and reason of the close frame that the loss wants sent."""
+        self._lost_at: float | None = None
+        """When it was lost, or given up."""
         self._linger = 0.0
+        self._lingering: anyio.CancelScope | None = None
+        """Of the wait for the peer's last words. ``None`` before that."""
         self._is_authenticating = False
         self._opening = anyio.CancelScope()
         self._serving = anyio.CancelScope()
@@ -114,6 +156,13 @@ class Session:
 
     async def run(self) -> Ended:
         """Open, restore, serve; return why it ended."""
+        try:
+            self.ended = await self._run()
+            return self.ended
+        finally:
+            self.over.set()
+
+    async def _run(self) -> Ended:
         self._core.counters.connect_attempts += 1
         try:
             # One scope around all, whose deadline goes once the connection is open: a scope that ended inside
@@ -139,8 +188,7 @@ class Session:
             self._why = OpenTimeoutError(f"the connection was not open within {self._config.open_timeout:g} s")
         if self._ready_at is None:
             return Ended(self._why, None, None)
-        lost_at = self._core.lost_at
-        assert lost_at is not None  # the core was told of the end
+        lost_at = anyio.current_time() if self._lost_at is None else self._lost_at
         return Ended(self._why, lost_at - self._ready_at, lost_at)
 
     async def _request(self) -> OpenRequest:
@@ -148,7 +196,8 @@ class Session:
         try:
             self.url = await ask_url(self._url_source)
         finally:
-            self._core.emit(Connecting, url=mask_url(self.url))
+            if not self._is_heir:
+                self._core.emit(Connecting, url=mask_url(self.url))
         return await make_request(self._config, self.url, on_activity=self._liveness.heard)
 
     async def _live(self, transport: Transport) -> None:
@@ -206,7 +255,7 @@ class Session:
         """Do, in this order, what must come before ready."""
         config, core = self._config, self._core
         if config.auth is not None:
-            core.move(ConnectionState.AUTHENTICATING)
+            self._move(ConnectionState.AUTHENTICATING)
             headers = getattr(transport, "response_headers", {})
             channel = Channel(self.url, self.subprotocol, headers, self._inbox, wire.send)
             self._is_authenticating = True
@@ -217,7 +266,7 @@ class Session:
         clocks = await ask_clocks(config)
         self._dispatch.start()
         if len(core.subscriptions):
-            core.move(ConnectionState.SUBSCRIBING)
+            self._move(ConnectionState.SUBSCRIBING)
             await subscribe_all(core, self.told, wire, self._progress)
         clocks.start(self._liveness, anyio.current_time())
 
@@ -231,11 +280,65 @@ class Session:
             on_no_beat=self._on_no_beat,
             on_pong=self._on_pong,
         )
-        self._ready_at = anyio.current_time()
+        self._ready_at = now = anyio.current_time()
+        if self._config.max_connection_age is not None:
+            self._liveness.rotate_at = now + self._config.max_connection_age * (1 - random.random() * AGE_JITTER)
         self._core.lanes.on_silence = self._liveness.look_again
-        self._core.session_ready(self)
-        self._dispatch.open_lanes()
+        resume = self._core.resume_point()
+        self._take_over()
+        self._on_taken_over(self)
+        if self._old is None and self._on_ready is None:
+            self._dispatch.open_lanes()
+        else:
+            children.start("on_ready", partial(self._open_lanes, resume))
         wire.serve_users(True)
+
+    def _take_over(self) -> None:
+        """Become the session of the client."""
+        self.told.has_say = True
+        if self._is_heir and self._old is not None and self._core.session is self._old:
+            self._is_heir = False
+            self._inbox.most = HELD
+            self._core.session_rotated(self)
+            self._old.step_aside()
+            return
+        if self._is_heir:  # the old one was lost before
+            self.adopt()
+        self._core.session_ready(self)
+
+    async def _open_lanes(self, resume: ResumePoint) -> None:
+        """Let messages be handled, once the old session has given all of its own, and the user's hook has run."""
+        if self._old is not None:
+            await self._old.over.wait()
+        if self._on_ready is not None:
+            await self._on_ready(resume)
+        self._inbox.most = math.inf
+        self._dispatch.open_lanes()
+
+    # The place of a session among others.
+
+    def _move(self, state: ConnectionState) -> None:
+        self._stage = state
+        if not self._is_heir:
+            self._core.move(state)
+
+    def adopt(self) -> None:
+        """Become the next attempt of a client whose session was lost while this one was under way."""
+        self._is_heir = False
+        self.told.has_say = True
+        self._core.move(ConnectionState.CONNECTING)
+        self._core.emit(Connecting, url=mask_url(self.url))
+        self._core.move(self._stage)
+
+    def step_aside(self) -> None:
+        """Let another session take over: say goodbye, and handle what comes until the peer's answer."""
+        lost = ConnectionLostError("rotated: another connection has taken over", code=1000, by="us")
+        self.end(lost, farewell=(1000, ""), linger=self._config.close_timeout)
+
+    def rotate_after(self, delay: float) -> None:
+        """Ask for a rotation in so many seconds (the last one did not succeed)."""
+        self._liveness.rotate_at = anyio.current_time() + delay
+        self._liveness.look_again()
 
     def poke(self) -> None:
         """Take note that another subscription is wanted."""
@@ -271,6 +374,7 @@ class Session:
         """
         if self._why is None:
             self._why, self._farewell, self._linger = error, farewell, linger
+            self._lost_at = anyio.current_time()
             assert self._wire is not None  # what is not open yet cannot be lost
             self._wire.serve_users(False)  # what they send belongs to the next session now
             self._core.session_lost(self, error)
@@ -281,18 +385,26 @@ class Session:
         if self._wire is None:
             self._why = self._why or ConnectionLostError("the client was closed", by="us")
             self._opening.cancel()
+        if self._old is not None:
+            self._old.leave()
         self._serving.cancel()
-        if self._flushing is not None:
-            self._flushing.cancel()
+        for scope in (self._lingering, self._flushing):
+            if scope is not None:
+                scope.cancel()
 
     async def _part(self, children: Children, transport: Transport, wire: Wire) -> None:
         """Take leave of a connection that is lost: nothing that it gave us is."""
         if self._farewell is not None:
             await self._say_goodbye(transport, *self._farewell)
-        with anyio.move_on_after(self._linger):
-            await wire.read_to_end.wait()
+        if self._core.closing is None:
+            with anyio.move_on_after(self._linger) as self._lingering:
+                await wire.read_to_end.wait()
         children.stop()
         await children.ended("reader")  # a batch that it has already may come before its cancellation does
+        if self._is_heir:
+            return  # what came here comes to the session that goes on
+        if self._old is not None:
+            await self._old.over.wait()
         self._dispatch.finish()
         if self._core.closing is None:
             with anyio.CancelScope() as self._flushing:
@@ -306,8 +418,11 @@ class Session:
         await children.ended("reader")  # a batch that it has already may come before its cancellation does
         self._liveness.stop()  # heartbeats go on, and nobody listens for their answers
         children.start("liveness", self._liveness.run)
-        self._dispatch.finish()
-        await self._core.drain(self._dispatch.finished)
+        if self._old is not None:
+            await self._old.over.wait()
+        if not self._is_heir:
+            self._dispatch.finish()
+            await self._core.drain(self._dispatch.finished)
         await self._say_goodbye(transport, *(self._core.closing or (1000, "")))
         children.stop()
         with anyio.move_on_after(self._config.close_timeout):
@@ -324,7 +439,7 @@ class Session:
         """Count what has come to no lane and will come to none."""
         abandoned = self._dispatch.abandon()
         if abandoned:
-            self._core.dropped(None, abandoned, "closed")
+            self._core.dropped(None, abandoned, "rotation" if self._is_heir else "closed")
 
     # What the children report.
 
@@ -342,7 +457,8 @@ class Session:
             return
         shown = "" if wanted.subscription.key is None else f" {wanted.key!r}"
         error = SubscriptionRefusedError(f"the server refused the subscription{shown}", key=wanted.key)
-        if self._core.epoch > 0:
+        is_worse = self._is_heir and self._old is not None and self._old.told.is_confirmed(wanted)
+        if self._core.epoch > 0 and not is_worse:
             self._core.emit(ErrorOccurred, error=error)
         elif self._why is None:
             self.end(error, farewell=(1000, ""))
@@ -378,6 +494,11 @@ class Session:
     def _on_pong(self, sent_at: float, latency: float) -> None:
         self._core.counters.latency = latency
         self._liveness.pong(sent_at)
+
+    @property
+    def age(self) -> float:
+        """For how many seconds it has been ready."""
+        return 0.0 if self._ready_at is None else anyio.current_time() - self._ready_at
 
     @property
     def queued(self) -> int:

@@ -40,6 +40,9 @@ __all__ = [
 RETRY_AFTER_CAP = 300.0
 """The longest wait, in seconds, that ``Retry-After`` may cause where the strategy names no ``max_delay``."""
 
+LEAST_ROTATION = 1.0
+"""Seconds before a rotation that failed is tried again, at the least: the old connection works."""
+
 _RETRIED_4XX = frozenset({408, 425, 429})
 _CLEAN_CODES = frozenset({1000, 1001, 1005})
 
@@ -193,8 +196,7 @@ class RetryPlan:
             error: Why it ended, or why it never opened.
             ready_for: How many seconds the session was ready; ``None`` if it never was.
         """
-        if ready_for is not None and ready_for >= self.stable_after:
-            self.attempt = 0
+        self.note(ready_for)
         if ready_for is not None and _closed_cleanly(error) and self.strategy.next_delay(0) is None:
             return None
         if isinstance(error, ConnectionLostError) and error.by == "peer" and error.code in self.fatal_close_codes:
@@ -216,6 +218,19 @@ class RetryPlan:
             delay += self.offset
         self.attempt += 1
         return Wait(self.attempt, delay)
+
+    def note(self, ready_for: float | None) -> None:
+        """Take note of a session that has ended: one that was ready and stable starts the counting anew."""
+        if ready_for is not None and ready_for >= self.stable_after:
+            self.attempt = 0
+
+    def next_rotation(self, failures: int) -> float:
+        """Return in how many seconds to try to rotate again, after so many failures in a row."""
+        try:
+            delay = _checked(self.strategy.next_delay(failures))
+        except ConfigurationError:
+            delay = None
+        return max(LEAST_ROTATION, RETRY_AFTER_CAP if delay is None else delay)
 
 
 def _closed_cleanly(error: HyperSocketError) -> bool:

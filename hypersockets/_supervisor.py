@@ -3,29 +3,47 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from functools import partial
 from typing import Any
 
 import anyio
 import anyio.abc
+import attrs
 
-from ._bell import Bell
+from ._bell import Bell, Flag
+from ._calls import call as call_user
+from ._config import OnReady
 from ._core import Core
-from ._errors import ClientClosedError, ConnectionLostError
-from ._events import ErrorOccurred, Reconnecting
-from ._lane import Lane
+from ._errors import ClientClosedError, ConnectionLostError, HyperSocketError, NotConnectedError
+from ._events import ErrorOccurred, Reconnecting, Rotated
 from ._outcome import alone, let_go
 from ._session import FAREWELL, Ended, Session
 from ._state import ConnectionState
 from ._strategies import RetryPlan, Wait
-from ._subscriptions import Wanted
+from ._subscriptions import ResumePoint, Wanted
 from ._transport import Connector
-from ._workers import Workers
+from ._workers import Call, Workers, current_call
 
 __all__ = ["Supervisor"]
 
 logger = logging.getLogger("hypersockets")
+
+
+@attrs.define(eq=False)
+class Rotation:
+    """One session is to take over from another."""
+
+    is_due: bool
+    """Whether the age of the connection asked for it."""
+    heir: Session | None = None
+    """The session that is to take over. ``None`` iff the old one is given up before."""
+    age: float = 0.0
+    """For how many seconds the old one had been ready."""
+    decided: Flag = attrs.field(factory=Flag)
+    """Set when it has taken over, or will not."""
+    error: BaseException | None = None
+    """Why it will not."""
 
 
 class Supervisor:
@@ -46,6 +64,12 @@ class Supervisor:
         self._url_index = 0
         self._session: Session | None = None
         """The session of the present attempt. ``None`` between two."""
+        self._rotation: Rotation | None = None
+        """The rotation under way. ``None`` iff none is."""
+        self._failed_rotations = 0
+        """How many have failed in a row, of those that the age of the connection asked for."""
+        self._next_url: str | None = None
+        """Where the next attempt goes to, instead of the configured URL."""
         self._close_asked = Bell()
         self._group_scope = anyio.CancelScope()
 
@@ -59,7 +83,7 @@ class Supervisor:
                 core.workers = Workers(
                     client=self._client,
                     start=core.start_task,
-                    on_error=self._on_handler_error,
+                    on_error=lambda lane, error: self._on_handler_error(lane.key, error),
                     on_close=self.close,
                     on_empty=core.handled.ring,
                 )
@@ -86,6 +110,10 @@ class Supervisor:
             ended = await self._attempt()
             if core.closing is not None:
                 break
+            if self._rotation is not None and ended.ready_for is not None:  # given up for the next, which comes at once
+                self._rotation.age = ended.ready_for
+                plan.note(ended.ready_for)
+                continue
             verdict = plan.after(ended.error, ready_for=ended.ready_for)
             if not isinstance(verdict, Wait):
                 return verdict
@@ -99,26 +127,158 @@ class Supervisor:
     async def _attempt(self) -> Ended:
         """Make one attempt, and serve the session if it succeeds."""
         core = self._core
-        self._session = Session(core, _connector(core), self._urls[self._url_index])
+        url, self._next_url = self._next_url, None
+        self._session = self._new_session(url or self._urls[self._url_index])
         try:
-            ended = await self._session.run()
+            ended = await self._succession(self._session)
         finally:
             self._session = None
         let_go(ended.error)
         if core.closing is not None:
             return ended
         if ended.ready_for is None:
-            self._url_index = (self._url_index + 1) % len(self._urls)
-            core.counters.last_error = ended.error
-            core.emit(ErrorOccurred, error=ended.error)
-            logger.warning("%s: attempt failed: %s", core.name, ended.error)
+            if url is None:
+                self._url_index = (self._url_index + 1) % len(self._urls)
+            self._failed(ended.error)
+            self._decide(ended.error)
         else:
             logger.warning("%s: connection lost after %.1f s: %s", core.name, ended.ready_for, ended.error)
         return ended
 
+    def _new_session(self, url: str | Callable[[], Any], old: Session | None = None) -> Session:
+        return Session(
+            self._core,
+            _connector(self._core),
+            url,
+            on_taken_over=self._taken_over,
+            on_ready=None
+            if self._core.config.on_ready is None
+            else partial(self._run_hook, self._core.config.on_ready),
+            on_age=self._on_age,
+            old=old,
+        )
+
+    async def _succession(self, session: Session) -> Ended:
+        """Run a session, and those that take over from it; return the end of the last."""
+        ended: Ended | None = await session.run()
+        while True:
+            heir = None if self._rotation is None else self._rotation.heir
+            if self._session is not session:
+                assert self._session is not None
+                session = self._session
+                await session.over.wait()
+                ended = session.ended
+            elif heir is not None and self._core.closing is None:
+                # Lost while the next connection was being made already: that is the next attempt.
+                heir.adopt()
+                self._session = heir
+                await heir.over.wait()
+                if heir.ended is not None and heir.ended.ready_for is None:
+                    self._session = session  # it came to nothing: the loss is what is to be mended
+            elif ended is not None:
+                return ended
+            else:  # a bug: the client is being cancelled for it
+                await anyio.sleep_forever()
+
+    def _failed(self, error: HyperSocketError) -> None:
+        """Tell of an attempt that failed."""
+        self._core.counters.last_error = error
+        self._core.emit(ErrorOccurred, error=error)
+        logger.warning("%s: attempt failed: %s", self._core.name, error)
+
+    # Rotation.
+
+    async def rotate(self, url: str | None) -> None:
+        """Let another connection take over; returns when it has."""
+        core = self._core
+        core.config.check_rotation()
+        while self._rotation is not None:  # one at a time
+            await self._rotation.decided.wait()
+        core.must_be_open()
+        if core.session is None:
+            raise NotConnectedError(f"no session of {core.name} is ready ({core.state.name}), so none can be rotated")
+        rotation = self._begin_rotation(url, is_due=False)
+        await rotation.decided.wait()
+        if rotation.error is not None:
+            raise rotation.error
+
+    def _on_age(self) -> None:
+        """Rotate, for the connection is old enough."""
+        if self._rotation is None and self._core.session is not None:
+            self._begin_rotation(None, is_due=True)
+
+    def _begin_rotation(self, url: str | None, *, is_due: bool) -> Rotation:
+        session, config = self._session, self._core.config
+        assert session is not None  # it is ready
+        rotation = self._rotation = Rotation(is_due=is_due)
+        if config.rotation is None:
+            rotation.heir = self._new_session(url or self._urls[self._url_index], session)
+            assert self._core.start_task is not None  # the session runs in the group
+            self._core.start_task(partial(self._run_heir, rotation, rotation.heir), "hypersockets.rotation")
+        else:
+            self._next_url = url
+            lost = ConnectionLostError("rotated: another connection is to take over", code=1000, by="us")
+            session.end(lost, farewell=(1000, ""), linger=config.close_timeout)
+        return rotation
+
+    async def _run_heir(self, rotation: Rotation, heir: Session) -> None:
+        try:
+            ended = await heir.run()
+            let_go(ended.error)
+            if rotation is self._rotation:  # it has not taken over
+                if self._core.closing is None:
+                    self._failed(ended.error)
+                    self._decide(ended.error)
+                if rotation.is_due and self._session is not None and self._core.session is self._session:
+                    self._session.rotate_after(self._plan.next_rotation(self._failed_rotations))
+                    self._failed_rotations += 1
+        finally:
+            if rotation is self._rotation:
+                self._decide(self._core.closed_error())
+
+    def _taken_over(self, session: Session) -> None:
+        """Take note that a session is the client's now."""
+        rotation = self._rotation
+        if rotation is None:
+            return
+        if rotation.heir is not None:
+            assert self._session is not None  # the old one, which is ready
+            self._plan.note(self._session.age)
+            self._session = session
+        else:
+            self._core.emit(Rotated, age=rotation.age)
+        self._failed_rotations = 0
+        self._decide(None)
+
+    def _decide(self, error: BaseException | None) -> None:
+        """End the rotation under way, if one is."""
+        rotation, self._rotation = self._rotation, None
+        if rotation is not None:
+            rotation.error = error
+            rotation.decided.set()
+
+    async def _run_hook(self, on_ready: OnReady, resume: ResumePoint) -> None:
+        """Run the user's hook for a session that is ready; inside it is as inside a handler."""
+        call = Call(self._client, is_running=True)
+        current_call.set(call)
+        try:
+            await call_user(on_ready, self._client, resume)
+        except Exception as error:
+            self._on_handler_error("on_ready", error)
+        finally:
+            call.is_running = False
+            if call.close is not None:
+                self.close(*call.close)
+
     async def _pause(self, delay: float) -> None:
         with anyio.move_on_after(delay):
             await self._close_asked.wait()
+
+    @property
+    def _sessions(self) -> list[Session]:
+        """The session of the present attempt, and the one that is to take over from it."""
+        heir = None if self._rotation is None else self._rotation.heir
+        return [session for session in (self._session, heir) if session is not None]
 
     def close(self, code: int, reason: str) -> None:
         """Begin to close; only the first call counts."""
@@ -129,8 +289,8 @@ class Supervisor:
         core.move(ConnectionState.CLOSING)
         self._close_asked.ring()
         core.tell_handlers()
-        if self._session is not None:
-            self._session.leave()
+        for session in self._sessions:
+            session.leave()
 
     def reconnect(self, reason: str, code: int) -> None:
         """Lose the ready session on purpose."""
@@ -141,13 +301,13 @@ class Supervisor:
 
     def poke(self) -> None:
         """Let the present connection look for subscriptions that it has not been sent."""
-        if self._session is not None:
-            self._session.poke()
+        for session in self._sessions:
+            session.poke()
 
     def withdraw(self, wanted: Wanted) -> None:
-        """Tell the present connection, if it was told of a subscription, that it is wanted no longer."""
-        if self._session is not None:
-            self._session.withdraw(wanted)
+        """Tell the connections that were told of a subscription that it is wanted no longer."""
+        for session in self._sessions:
+            session.withdraw(wanted)
 
     def fail(self, error: BaseException) -> None:
         """End the client with a failure: without a drain, with a close frame."""
@@ -157,7 +317,7 @@ class Supervisor:
             logger.error("%s: another failure after the first: %s", self._core.name, type(error).__name__)
         self._group_scope.cancel()
 
-    def _on_handler_error(self, lane: Lane, error: BaseException) -> bool:
+    def _on_handler_error(self, key: Hashable, error: BaseException) -> bool:
         core, policy = self._core, self._core.config.on_handler_error
         core.counters.handler_errors += 1
         core.counters.last_error = error
@@ -166,7 +326,7 @@ class Supervisor:
         if (policy == "raise" and not is_echo) or not isinstance(error, Exception):
             self.fail(error)
             return False
-        core.handler_failed(lane, error)
+        core.handler_failed(key, error)
         if policy == "reconnect" and core.session is not None:
             lost = ConnectionLostError(f"a handler raised {type(error).__name__}", code=1000, by="us")
             lost.__cause__ = error

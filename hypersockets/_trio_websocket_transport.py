@@ -11,7 +11,7 @@ import itertools
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
 
 import anyio
 import attrs
@@ -236,6 +236,7 @@ class TrioWebSocketTransport:
 class TrioWebSocketConnector:
     """Opens connections with trio-websocket; on trio only, and without compression."""
 
+    forgets_after_close: ClassVar[bool] = True  # what comes between our close frame and the peer's
     open_stream: Callable[[OpenRequest], Awaitable[ByteStream]] | None = None
     """Opens the byte stream, TLS included; ``None`` dials TCP, TLS and proxies as the request says."""
 

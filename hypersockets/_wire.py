@@ -198,7 +198,10 @@ class Wire:
     def serve_users(self, serve: bool) -> None:
         """Begin, or stop, to send what users want to send."""
         self._serves_users = serve
-        self._core.outbox.on_item = self._bell.ring if serve else None
+        if serve:
+            self._core.outbox.on_item = self._bell.ring
+        elif self._core.outbox.on_item == self._bell.ring:  # it may be another session's by now
+            self._core.outbox.on_item = None
         self._bell.ring()
 
     def post(self, message: Frame, on_sent: Callable[[], None] | None = None) -> Outgoing:

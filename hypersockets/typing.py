@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ._auth import Auth, Login
-from ._config import HeaderProvider, OnHandlerError, UrlProvider
+from ._config import HeaderProvider, OnHandlerError, OnReady, UrlProvider
 from ._errors import LostBy
 from ._heartbeat import Seconds
 from ._message import Frame
@@ -19,6 +19,7 @@ __all__ = [
     "Login",
     "LostBy",
     "OnHandlerError",
+    "OnReady",
     "Overflow",
     "Seconds",
     "SubscriptionMessage",
