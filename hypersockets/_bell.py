@@ -1,6 +1,7 @@
-"""One task waits, many can wake it: events that cost nothing while nobody waits.
+"""One task waits, many can wake it: what costs nothing while nobody waits.
 
-An event of asyncio's takes nearly a kilobyte, and an idle client would have a dozen.
+An event of asyncio's takes nearly a kilobyte, and an idle client would have a dozen. And it is good for one wait only:
+to make a new one each time takes, with the wait, twice as long as to wait again for a semaphore that is there.
 """
 
 from __future__ import annotations
@@ -17,26 +18,34 @@ class Bell:
     """Rung by anyone, heard by one task. Rings before a wait, or several of them, make one wake-up."""
 
     _rung: bool = False
-    _event: anyio.Event | None = None
-    """Not ``None`` iff a task waits: an idle bell costs no event."""
+    _is_awaited: bool = False
+    """Whether a task waits."""
+    _semaphore: anyio.Semaphore | None = None
+    """At 0, but for the moment in which the waiting task is woken. ``None`` until one had to wait."""
 
     def ring(self) -> None:
         """Wake the waiting task, or let the next wait return at once."""
-        self._rung = True
-        if self._event is not None:
-            self._event.set()
+        if not self._rung:
+            self._rung = True
+            if self._is_awaited and self._semaphore is not None:
+                self._semaphore.release()
 
     async def wait(self) -> None:
         """Return once the bell was rung since the last wait; always a checkpoint."""
         if self._rung:
             await checkpoint()
         else:
-            assert self._event is None, "a bell has one listener"
-            self._event = anyio.Event()
+            assert not self._is_awaited, "a bell has one listener"
+            if self._semaphore is None:
+                self._semaphore = anyio.Semaphore(0)
+            self._is_awaited = True
             try:
-                await self._event.wait()
+                await self._semaphore.acquire()
+            except BaseException:
+                self._semaphore = None  # it may be at 1: rung and cancelled at once, and then the ring is for the next
+                raise
             finally:
-                self._event = None
+                self._is_awaited = False
         self._rung = False
 
 

@@ -17,7 +17,6 @@ from ._events import Event
 from ._lanes import stream_route
 from ._message import Frame, as_message
 from ._metrics import Metrics
-from ._outbox import Outgoing
 from ._state import ConnectionState
 from ._streams import EventListener, MessageStream
 from ._subscribing import confirmation
@@ -63,7 +62,7 @@ class Client:
         core.must_be_open(from_handler=from_handler and core.session is None)
         if not wait and core.session is None:
             raise NotConnectedError(f"no session of {core.name} is ready ({core.state.name})")
-        await core.outbox.send(Outgoing(frame, is_bound=not wait, from_handler=from_handler))
+        await core.outbox.send(frame, is_bound=not wait, from_handler=from_handler)
 
     # Subscriptions.
 

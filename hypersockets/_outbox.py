@@ -7,14 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import anyio
 import attrs
 from anyio.lowlevel import checkpoint_if_cancelled
 
+from ._bell import Bell
 from ._errors import NotConnectedError
 from ._message import Frame
 
 __all__ = ["Outbox", "Outgoing"]
+
+_SPARE = 128
+"""How many bells are kept: as many as tasks that send all the time, within reason."""
 
 
 @attrs.define(eq=False)
@@ -31,24 +34,23 @@ class Outgoing:
     is_abandoned: bool = False
     """Whether its caller was cancelled after the first byte: the frame is finished, but never started again."""
     is_started: bool = False
+    is_settled: bool = False
+    """Whether it is sent, or never will be."""
     error: BaseException | None = None
-    _settled: anyio.Event = attrs.field(factory=anyio.Event)
+    _bell: Bell = attrs.field(factory=Bell)
+    """Rung, once, when it is settled."""
 
     def settle(self, error: BaseException | None = None) -> None:
         """Say that it is sent, or that it will never be."""
+        self.is_settled = True
         self.error = error
         if error is None and self.on_sent is not None:
             self.on_sent()
-        self._settled.set()
-
-    @property
-    def is_settled(self) -> bool:
-        """Whether it is sent, or never will be."""
-        return self._settled.is_set()
+        self._bell.ring()
 
     async def wait(self) -> None:
-        """Wait until it is settled; raise the error if there is one."""
-        await self._settled.wait()
+        """Wait, once, until it is settled; raise the error if there is one."""
+        await self._bell.wait()
         if self.error is not None:
             raise self.error
 
@@ -60,12 +62,14 @@ class Outbox:
         self._items: list[Outgoing] = []
         self.on_item: Callable[[], None] | None = None
         """Called when there is something to take. ``None`` iff no session is there to take it."""
+        self._bells: list[Bell] = []
+        """Of items that are settled, for the next: nobody waits for them, nobody rings them."""
 
     def __len__(self) -> int:
         return len(self._items)
 
-    async def send(self, item: Outgoing) -> None:
-        """Queue an item and wait until it is sent.
+    async def send(self, message: Frame, *, is_bound: bool, from_handler: bool) -> None:
+        """Queue a message and wait until it is sent.
 
         Cancelled before its first byte was written, it is not sent; after, the session finishes the frame.
 
@@ -73,16 +77,22 @@ class Outbox:
             NotConnectedError, ClientClosedError: As :meth:`fail` was told.
         """
         await checkpoint_if_cancelled()
+        bell = self._bells.pop() if self._bells else Bell()
+        item = Outgoing(message, is_bound, from_handler, bell=bell)
         self._items.append(item)
         if self.on_item is not None:
             self.on_item()
         try:
-            await item.wait()
+            await bell.wait()
         finally:
             if item.is_started:
                 item.is_abandoned = True
             elif item in self._items:
                 self._items.remove(item)
+        if len(self._bells) < _SPARE:
+            self._bells.append(bell)
+        if item.error is not None:
+            raise item.error
 
     def take(self) -> Outgoing | None:
         """Return the next item, marked as started, or ``None``."""
