@@ -58,7 +58,7 @@ class Client:
         """
         core = self._core
         frame = as_message(message, text=text)
-        from_handler = self._called_by_handler()
+        from_handler = self._handler_call() is not None
         core.must_be_open(from_handler=from_handler and core.session is None)
         if not wait and core.session is None:
             raise NotConnectedError(f"no session of {core.name} is ready ({core.state.name})")

@@ -87,8 +87,8 @@ class StreamProtocol:
         if self._lane is None:
             self._ask_core(data, 0, len(data), messages)
         else:
-            self._feed_by_lane(data, self._finish_begun(data, self._lane, messages), self._lane, messages)
-        self._collect()
+            at = self._finish_begun(data, self._lane, messages) if self._rest else 0
+            self._feed_by_lane(data, at, self._lane, messages)
         if self.loss is None:
             self._judge()
         return messages
@@ -109,8 +109,8 @@ class StreamProtocol:
     def _feed_by_lane(self, data: bytes, at: int, limit: int, messages: list[str | bytes]) -> None:
         """Lift what is plain; give the core the other frames, whole or as they come, and only at their ends go on."""
         size = len(data)
-        owed = min(self._owed, size - at)
-        if owed:
+        if self._owed and at < size:
+            owed = min(self._owed, size - at)
             self._owed -= owed
             self._ask_core(data, at, at + owed, messages)
             at += owed
@@ -120,6 +120,8 @@ class StreamProtocol:
                 at, payload = lift(data, at, limit, self._decode, messages)
                 self.frames += len(messages) - before
                 self.payload += payload
+                if at == size:
+                    return
             end = self._next_end(data, at, limit)
             if end == at:  # not enough to decide
                 self._rest = data[at:]
@@ -170,6 +172,7 @@ class StreamProtocol:
                     break
                 if message is not None:
                     messages.append(message)
+        self._collect()
 
     def _give_the_rest(self, data: bytes, at: int) -> None:
         """Give the core all that was read: pings in there are answered, as if it had come at once."""
@@ -196,7 +199,6 @@ class StreamProtocol:
             owed, self._owed = data[: self._owed], max(0, self._owed - len(data))
             if owed:
                 self._ask_core(owed, 0, len(owed), [])
-                self._collect()
                 self._judge()
             if not self._owed:
                 self._scan = FrameScan(None)

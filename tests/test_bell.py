@@ -21,6 +21,34 @@ async def test_rings_before_a_wait_make_one_wake_up() -> None:
     assert scope.cancelled_caught
 
 
+async def test_a_ring_that_meets_a_cancellation_is_not_lost_and_not_doubled() -> None:
+    """Rung and cancelled at once: either that wait returns, or the next one does, and no other."""
+    bell = Bell()
+    was_heard = False
+
+    async def listen(scope: anyio.CancelScope) -> None:
+        nonlocal was_heard
+        with scope:
+            await bell.wait()
+            was_heard = True
+
+    for order in ("ring first", "cancel first"):
+        was_heard = False
+        scope = anyio.CancelScope()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(listen, scope)
+            await wait_all_tasks_blocked()
+            if order == "ring first":
+                bell.ring()
+            scope.cancel()
+            bell.ring()
+        if not was_heard:
+            await bell.wait()
+        with anyio.move_on_after(10) as silent:
+            await bell.wait()
+        assert silent.cancelled_caught, order
+
+
 async def test_a_flag_wakes_everybody_once_and_for_all() -> None:
     """Those who wait when it is set, and those who come later; it makes no event for nobody."""
     flag = Flag()
