@@ -224,7 +224,8 @@ class ClientConfig:
         _require("reconnect_strategy", self.reconnect_strategy, can_delay, "an object with next_delay(attempt)")
         check_callable("is_retryable", self.is_retryable, "(error) -> bool")
         check_callable("message_id", self.message_id, "(message) -> id", or_none=True)
-        check_callable("on_ready", self.on_ready, "async (client, resume) -> None", or_none=True)
+        hook = self.on_ready
+        _require("on_ready", hook, hook is None or callable(hook), "an async function (client, resume), or None")
         if self.max_connection_age is not None:
             self.check_rotation()
         _require("name", self.name, isinstance(self.name, str), "a str")

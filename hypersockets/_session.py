@@ -310,6 +310,7 @@ class Session:
         """Let messages be handled, once the old session has given all of its own, and the user's hook has run."""
         if self._old is not None:
             await self._old.over.wait()
+            self._old = None
         if self._on_ready is not None:
             await self._on_ready(resume)
         self._inbox.most = math.inf

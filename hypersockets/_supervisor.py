@@ -101,6 +101,7 @@ class Supervisor:
         finally:
             core.start_task = None
             core.end(cancel_body)
+            self._decide(core.closed_error())  # not earlier: the body is cancelled first
 
     async def _keep_connected(self) -> BaseException | None:
         """Connect, again and again; return what ended it, ``None`` if nothing failed."""
@@ -195,6 +196,8 @@ class Supervisor:
         while self._rotation is not None:  # one at a time
             await self._rotation.decided.wait()
         core.must_be_open()
+        if core.state is ConnectionState.CLOSING:
+            raise core.closed_error()
         if core.session is None:
             raise NotConnectedError(f"no session of {core.name} is ready ({core.state.name}), so none can be rotated")
         rotation = self._begin_rotation(url, is_due=False)
@@ -222,19 +225,14 @@ class Supervisor:
         return rotation
 
     async def _run_heir(self, rotation: Rotation, heir: Session) -> None:
-        try:
-            ended = await heir.run()
-            let_go(ended.error)
-            if rotation is self._rotation:  # it has not taken over
-                if self._core.closing is None:
-                    self._failed(ended.error)
-                    self._decide(ended.error)
-                if rotation.is_due and self._session is not None and self._core.session is self._session:
-                    self._session.rotate_after(self._plan.next_rotation(self._failed_rotations))
-                    self._failed_rotations += 1
-        finally:
-            if rotation is self._rotation:
-                self._decide(self._core.closed_error())
+        ended = await heir.run()
+        let_go(ended.error)
+        if rotation is self._rotation and self._core.closing is None:  # it has not taken over
+            self._failed(ended.error)
+            self._decide(ended.error)
+            if rotation.is_due and self._session is not None and self._core.session is self._session:
+                self._session.rotate_after(self._plan.next_rotation(self._failed_rotations))
+                self._failed_rotations += 1
 
     def _taken_over(self, session: Session) -> None:
         """Take note that a session is the client's now."""

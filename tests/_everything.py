@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import anyio
@@ -159,6 +160,10 @@ class Everything:
     def route_key(self, parsed: Any) -> str:
         return str(parsed["channel"])
 
+    async def on_ready(self, client: hs.Client, resume: hs.ResumePoint) -> None:
+        await _a_moment()
+        self.taken["hook"] += 0
+
     # Handlers.
 
     async def on_slow(self, _: Any) -> None:
@@ -214,6 +219,7 @@ class Everything:
             },
             reconnect_strategy=self.strategy,
             reconnection_delay_offset=0.1,
+            on_ready=self.on_ready,
             name="everything",
         )
 
@@ -251,6 +257,8 @@ class Everything:
             pass
         await client.wait_connected()
         await client.subscribe("sub more")
+        with suppress(hs.ConnectError, hs.ConnectionLostError):  # where the server is gone meanwhile
+            await client.rotate()
         await anyio.sleep(0.1)
 
     # What must hold afterwards.

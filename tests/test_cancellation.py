@@ -46,6 +46,7 @@ class Stopped:
         self.outcome = Outcome()
         self.watch = Watch()
         self.had_session = False
+        self.peer: Any = None
         """Whether a connection was open, and the wire was free, when it was stopped."""
         self.had_ended = False
         """Whether the client had ended then, and only the context was not left yet."""
@@ -86,7 +87,8 @@ class Stopped:
                 await server.wait_open(0)
             assert server.open_count == 0, "the server has seen every connection end"
             if self.had_session:
-                assert server.peers[-1].close_code is not None, "a close frame was written"
+                assert self.peer is not None
+                assert self.peer.close_code is not None, "a close frame was written"
         await assert_nothing_waits(self.backend, before)
 
     def _look(self) -> None:
@@ -99,6 +101,9 @@ class Stopped:
         session = client._supervisor._session
         if session is not None and session._wire is not None:
             peer = server.peers[-1]
+            if client._supervisor._rotation is not None:  # the one that still works
+                peer = next((peer for peer in server.peers if peer.is_open), peer)
+            self.peer = peer
             assert peer.link is not None
             is_stuck = peer.link.is_cut or peer._talk.reading.cancel_called  # nothing can be written, or nobody reads
             self.had_session = peer.is_open and not is_stuck

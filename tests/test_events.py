@@ -24,6 +24,7 @@ from hypersockets._events import (
     EventLog,
     MessageDropped,
     Reconnecting,
+    Rotated,
     RouteStale,
 )
 
@@ -38,6 +39,7 @@ SAMPLES: list[tuple[type[Event], dict[str, Any]]] = [
     (ErrorOccurred, {"error": ConnectError("no"), "count": 3}),
     (MessageDropped, {"key": "k", "count": 3, "why": "drop_oldest"}),
     (RouteStale, {"key": "k", "silent_for": 4.0}),
+    (Rotated, {"age": 60.0}),
     (Closed, {"error": None}),
 ]
 

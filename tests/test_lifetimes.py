@@ -31,8 +31,8 @@ def sessions(monkeypatch: pytest.MonkeyPatch) -> weakref.WeakSet[Any]:
     alive: weakref.WeakSet[Any] = weakref.WeakSet()
 
     class Noted(supervisor.Session):  # type: ignore[name-defined,misc]
-        def __init__(self, *arguments: Any) -> None:
-            super().__init__(*arguments)
+        def __init__(self, *arguments: Any, **more: Any) -> None:
+            super().__init__(*arguments, **more)
             alive.add(self)
 
     monkeypatch.setattr(supervisor, "Session", Noted)
