@@ -67,6 +67,13 @@ class Liveness:
         """Take the answer to the protocol ping that was sent then, and to those before it."""
         assert self.pings is not None  # whoever pings does it by this clock
         self.pings.answered(sent_at)
+        self._put_off()
+
+    def beat_answered(self) -> None:
+        """Take an answer to all heartbeats so far; before the first one it says nothing."""
+        if self.heartbeat is not None:
+            self.heartbeat.answered()
+            self._put_off()
 
     def pause(self) -> None:
         """Stop all deadlines: a lane is full, or reading is stopped. Each call wants a :meth:`resume`."""
@@ -109,9 +116,11 @@ class Liveness:
             if self._is_due:
                 self._is_due = False
                 continue
-            # Not a deadline: to be cancelled costs several times as much as to sleep, and most sleeps just end.
+            # An answer puts off the scope's deadline, so nobody wakes where the peer lives. What comes for certain ends
+            # the sleep: to be cancelled costs several times as much.
+            answer_by = self._answer_by()
             try:
-                with anyio.CancelScope() as self._sleeping:
+                with anyio.CancelScope(deadline=answer_by if answer_by < wake_at else math.inf) as self._sleeping:
                     await anyio.sleep(wake_at - now)
             finally:
                 self._sleeping = None
@@ -123,8 +132,22 @@ class Liveness:
         else:
             self._sleeping.cancel()
 
+    def _answer_by(self) -> float:
+        """Return when the peer is dead unless it answers before."""
+        if self._paused_at is not None:
+            return math.inf
+        return min(
+            math.inf if self.heartbeat is None else self.heartbeat.deadline,
+            math.inf if self.pings is None else self.pings.deadline,
+        )
+
+    def _put_off(self) -> None:
+        """Take note that an answer has come."""
+        if self._sleeping is not None:
+            self._sleeping.deadline = self._answer_by()
+
     def _check(self, now: float) -> float | None:
-        """Do what is due; return when something will be next (``None``: the peer is dead)."""
+        """Do what is due; return when something will be next, answers aside (``None``: the peer is dead)."""
         wake_at = [math.inf]
         for beats, beat in ((self.heartbeat, self._on_beat), (self.pings, self._on_ping)):
             if beats is not None:
@@ -143,11 +166,11 @@ class Liveness:
             (self.pings, HeartbeatTimeoutError, "no pong"),
             (self.quiet, IdleTimeoutError, "no frame of any kind"),
         ):
-            if clock is not None:
-                if clock.deadline <= now:
-                    self._on_loss(loss(f"{what} for {clock.timeout:g} s", code=1011, by="us"))
-                    return None
-                wake_at.append(clock.deadline)
+            if clock is not None and clock.deadline <= now:
+                self._on_loss(loss(f"{what} for {clock.timeout:g} s", code=1011, by="us"))
+                return None
+        if self.quiet is not None:
+            wake_at.append(self.quiet.deadline)
         for lane in self._lanes:
             if lane.stale_after is not None and not lane.told_stale:
                 stale_at = lane.last_put + lane.stale_after

@@ -184,8 +184,7 @@ class Wire:
                         self._bell.ring()
                         continue
                 if self._is_pong is not None and self._is_pong(frame):
-                    if self._liveness.heartbeat is not None:
-                        self._liveness.heartbeat.answered()
+                    self._liveness.beat_answered()
                     continue
             except mishaps() as error:
                 self._core.parse_failed(error)

@@ -10,6 +10,7 @@ import anyio
 import pytest
 
 import hypersockets as hs
+from hypersockets._liveness import Liveness
 from hypersockets.testing import Peer, ScriptedServer, wait_all_tasks_blocked
 from tests._live import ROUTER, Auth, Recorder, happened, idle, message, of, sends, settings, wait_for
 
@@ -302,6 +303,31 @@ async def test_a_black_hole_is_noticed_by_the_defaults() -> None:
             assert isinstance(lost.error, hs.HeartbeatTimeoutError)
             assert lost.at == 40
             await wait_for(client, hs.Connected, 2)
+
+
+@pytest.mark.parametrize("kind", ["pings", "heartbeats"])
+async def test_an_answer_in_time_wakes_nobody(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Thousands of idle clients sleep from beat to beat, whatever the timeout, and not to each of its deadlines."""
+    looks: list[float] = []
+    look = Liveness._check
+
+    def counted(liveness: Liveness, now: float) -> float | None:
+        looks.append(now)
+        return look(liveness, now)
+
+    async def script(peer: Peer) -> None:
+        while True:
+            await peer.receive()
+            await peer.send("pong")
+
+    monkeypatch.setattr(Liveness, "_check", counted)
+    more: dict[str, Any] = {"ping_interval": 10, "ping_timeout": 5}
+    if kind == "heartbeats":
+        more = {"heartbeat": hs.Heartbeat(10, "ping", pong="pong", timeout=5)}
+    async with ScriptedServer(script) as server, hs.connect(settings(server, **more)) as client:
+        await anyio.sleep(101)
+        assert client.epoch == 1
+        assert len(looks) == 1 + 10, "one at the beginning, one per beat"
 
 
 async def test_a_slow_subscription_callable_holds_up_no_deadline() -> None:
