@@ -28,16 +28,15 @@ class Children:
         """Start a task."""
         scope, ended = anyio.CancelScope(shield=name in _STOPPED_LAST), Flag()
         self._running[ended] = name, scope
+        self._group.start_soon(self._run, child, scope, ended, name=f"hypersockets.{name}")
 
-        async def run() -> None:
-            try:
-                with scope:
-                    await child()
-            finally:
-                del self._running[ended]
-                ended.set()
-
-        self._group.start_soon(run, name=f"hypersockets.{name}")
+    async def _run(self, child: Callable[[], Awaitable[None]], scope: anyio.CancelScope, ended: Flag) -> None:
+        try:
+            with scope:
+                await child()
+        finally:
+            del self._running[ended]
+            ended.set()
 
     def start_apart(self, name: str, child: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Start a task that :meth:`stop` leaves alone: it ends by itself, or with the group."""

@@ -33,7 +33,8 @@ class Client:
     def __init__(self, config: ClientConfig) -> None:
         self._core = Core(config)
         self._supervisor = Supervisor(self._core, self)
-        self._listener = EventListener(self._core.log)
+        self._listener: EventListener | None = None
+        """The client's own. ``None`` until somebody asks for its events."""
         self._main: MessageStream | None = None
 
     # Sending.
@@ -160,7 +161,7 @@ class Client:
 
     def try_recv_event(self) -> Event | None:
         """Return the next event of the client's own listener, or ``None`` if there is none now."""
-        return self._listener.next_nowait()
+        return self._own_listener().next_nowait()
 
     async def recv_event(self) -> Event:
         """Wait for the next event of the client's own listener.
@@ -169,9 +170,13 @@ class Client:
             ClientClosedError: ``Closed`` was read already.
         """
         try:
-            return await self._listener.__anext__()
+            return await self._own_listener().__anext__()
         except StopAsyncIteration:
             raise self._core.closed_error() from self._core.failure
+
+    def _own_listener(self) -> EventListener:
+        self._listener = self._listener or EventListener(self._core.log)
+        return self._listener
 
     # State.
 

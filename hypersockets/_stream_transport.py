@@ -7,7 +7,6 @@ write; were the reader to write itself, two peers that flood each other would wa
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
@@ -56,7 +55,7 @@ class StreamTransport:
     _has_lingered: bool = False
     _early: list[str | bytes] = attrs.field(factory=list)  # came in one packet with the handshake's response
     _pings: dict[bytes, _Ping] = attrs.field(factory=dict)  # unanswered, oldest first
-    _ping_numbers: itertools.count[int] = attrs.field(factory=itertools.count)
+    _ping_number: int = 0  # of the next one
 
     @classmethod
     def start(
@@ -157,7 +156,8 @@ class StreamTransport:
 
     def _ping(self, on_pong: Callable[[float | None], None]) -> bytes:
         self._check_open()
-        payload = next(self._ping_numbers).to_bytes(8, "big")
+        payload = self._ping_number.to_bytes(8, "big")
+        self._ping_number += 1
         self._pings[payload] = _Ping(anyio.current_time(), on_pong)
         self._protocol.ping(payload)
         return payload
