@@ -10,6 +10,7 @@ import anyio
 import pytest
 
 import hypersockets as hs
+from hypersockets._heartbeat import Beats
 from hypersockets._liveness import Liveness
 from hypersockets.testing import Peer, ScriptedServer, wait_all_tasks_blocked
 from tests._live import ROUTER, Auth, Recorder, happened, idle, message, of, sends, settings, wait_for
@@ -328,6 +329,16 @@ async def test_an_answer_in_time_wakes_nobody(kind: str, monkeypatch: pytest.Mon
         await anyio.sleep(101)
         assert client.epoch == 1
         assert len(looks) == 1 + 10, "one at the beginning, one per beat"
+
+
+async def test_an_answer_counts_while_the_clock_does_not_run() -> None:
+    """A session that was lost, or is being closed, may still be read for a moment."""
+    nothing: Any = None
+    liveness = Liveness(name="", lanes=(), on_beat=nothing, on_ping=nothing, on_stale=nothing, on_loss=nothing)
+    liveness.heartbeat = beats = Beats.starting(0, interval=1, timeout=1)
+    assert beats.due(1)
+    liveness.beat_answered()
+    assert beats.unanswered == []
 
 
 async def test_a_slow_subscription_callable_holds_up_no_deadline() -> None:
