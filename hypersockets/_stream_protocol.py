@@ -279,7 +279,7 @@ class StreamProtocol:
 
     def ping(self, payload: bytes) -> None:
         """Add a ping."""
-        self._frames_out += compose([(Opcode.PING, payload)])  # the core takes longer to do the same
+        self._frames_out.append(compose([(Opcode.PING, payload)]))  # the core takes longer to do the same
 
     def close(self, code: int, reason: str) -> None:
         """Add a close frame, behind the messages that wait."""

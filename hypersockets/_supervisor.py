@@ -197,10 +197,11 @@ class Supervisor:
             await self._rotation.decided.wait()
         core.must_be_open()
         if core.state is ConnectionState.CLOSING:
-            raise core.closed_error()
-        if core.session is None:
+            rotation = self._rotation = Rotation(is_due=False)  # the end decides it
+        elif core.session is None:
             raise NotConnectedError(f"no session of {core.name} is ready ({core.state.name}), so none can be rotated")
-        rotation = self._begin_rotation(url, is_due=False)
+        else:
+            rotation = self._begin_rotation(url, is_due=False)
         await rotation.decided.wait()
         if rotation.error is not None:
             raise rotation.error

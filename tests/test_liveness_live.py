@@ -334,7 +334,9 @@ async def test_an_answer_in_time_wakes_nobody(kind: str, monkeypatch: pytest.Mon
 async def test_an_answer_counts_while_the_clock_does_not_run() -> None:
     """A session that was lost, or is being closed, may still be read for a moment."""
     nothing: Any = None
-    liveness = Liveness(name="", lanes=(), on_beat=nothing, on_ping=nothing, on_stale=nothing, on_loss=nothing)
+    liveness = Liveness(
+        name="", lanes=(), on_beat=nothing, on_ping=nothing, on_stale=nothing, on_loss=nothing, on_age=nothing
+    )
     liveness.heartbeat = beats = Beats.starting(0, interval=1, timeout=1)
     assert beats.due(1)
     liveness.beat_answered()
