@@ -15,9 +15,11 @@ from ._bell import Bell, Flag
 from ._calls import call as call_user
 from ._config import OnReady
 from ._core import Core
+from ._endpoints import Endpoints, Url
 from ._errors import ClientClosedError, ConnectionLostError, HyperSocketError, NotConnectedError
 from ._events import ErrorOccurred, Reconnecting, Rotated
 from ._outcome import alone, let_go
+from ._redact import mask_url
 from ._session import FAREWELL, Ended, Session
 from ._state import ConnectionState
 from ._strategies import RetryPlan, Wait
@@ -60,16 +62,15 @@ class Supervisor:
             is_retryable=config.is_retryable,
             fatal_close_codes=config.fatal_close_codes,
         )
-        self._urls: tuple[str | Callable[[], Any], ...] = config.url if isinstance(config.url, tuple) else (config.url,)
-        self._url_index = 0
+        self._endpoints = Endpoints(config.url)
         self._session: Session | None = None
         """The session of the present attempt. ``None`` between two."""
         self._rotation: Rotation | None = None
         """The rotation under way. ``None`` iff none is."""
         self._failed_rotations = 0
         """How many have failed in a row, of those that the age of the connection asked for."""
-        self._next_url: str | None = None
-        """Where the next attempt goes to, instead of the configured URL."""
+        self._next_url: Url | None = None
+        """Where the next attempt goes to, instead of the current endpoint."""
         self._close_asked = Bell()
         self._group_scope = anyio.CancelScope()
 
@@ -129,24 +130,25 @@ class Supervisor:
         """Make one attempt, and serve the session if it succeeds."""
         core = self._core
         url, self._next_url = self._next_url, None
-        self._session = self._new_session(url or self._urls[self._url_index])
+        session = self._session = self._new_session(url or self._endpoints.current)
         try:
-            ended = await self._succession(self._session)
+            ended = await self._succession(session)
         finally:
-            self._session = None
+            session, self._session = self._session, None
         let_go(ended.error)
         if core.closing is not None:
             return ended
         if ended.ready_for is None:
-            if url is None:
-                self._url_index = (self._url_index + 1) % len(self._urls)
-            self._failed(ended.error)
+            self._endpoints.failed(anyio.current_time(), url)
+            self._failed(session, ended.error)
             self._decide(ended.error)
         else:
-            logger.warning("%s: connection lost after %.1f s: %s", core.name, ended.ready_for, ended.error)
+            self._endpoints.lost(anyio.current_time())
+            where = self._where(session)
+            logger.warning("%s: connection%s lost after %.1f s: %s", core.name, where, ended.ready_for, ended.error)
         return ended
 
-    def _new_session(self, url: str | Callable[[], Any], old: Session | None = None) -> Session:
+    def _new_session(self, url: Url, old: Session | None = None) -> Session:
         return Session(
             self._core,
             _connector(self._core),
@@ -181,11 +183,15 @@ class Supervisor:
             else:  # a bug: the client is being cancelled for it
                 await anyio.sleep_forever()
 
-    def _failed(self, error: HyperSocketError) -> None:
+    def _where(self, session: Session) -> str:
+        """Say in a log which URL it is about: with one that never changes the client's name says it."""
+        return "" if isinstance(self._core.config.url, str) or not session.url else f" to {mask_url(session.url)}"
+
+    def _failed(self, session: Session, error: HyperSocketError) -> None:
         """Tell of an attempt that failed."""
         self._core.counters.last_error = error
         self._core.emit(ErrorOccurred, error=error)
-        logger.warning("%s: attempt failed: %s", self._core.name, error)
+        logger.warning("%s: attempt%s failed: %s", self._core.name, self._where(session), error)
 
     # Rotation.
 
@@ -215,12 +221,13 @@ class Supervisor:
         session, config = self._session, self._core.config
         assert session is not None  # it is ready
         rotation = self._rotation = Rotation(is_due=is_due)
+        next_url = url or self._endpoints.best(anyio.current_time())
         if config.rotation is None:
-            rotation.heir = self._new_session(url or self._urls[self._url_index], session)
+            rotation.heir = self._new_session(next_url, session)
             assert self._core.start_task is not None  # the session runs in the group
             self._core.start_task(partial(self._run_heir, rotation, rotation.heir), "hypersockets.rotation")
         else:
-            self._next_url = url
+            self._next_url = None if next_url == self._endpoints.current else next_url
             lost = ConnectionLostError("rotated: another connection is to take over", code=1000, by="us")
             session.end(lost, farewell=(1000, ""), linger=config.close_timeout)
         return rotation
@@ -229,7 +236,8 @@ class Supervisor:
         ended = await heir.run()
         let_go(ended.error)
         if rotation is self._rotation and self._core.closing is None:  # it has not taken over
-            self._failed(ended.error)
+            self._endpoints.failed(anyio.current_time(), heir.url)
+            self._failed(heir, ended.error)
             self._decide(ended.error)
             if rotation.is_due and self._session is not None and self._core.session is self._session:
                 self._session.rotate_after(self._plan.next_rotation(self._failed_rotations))
@@ -237,6 +245,7 @@ class Supervisor:
 
     def _taken_over(self, session: Session) -> None:
         """Take note that a session is the client's now."""
+        self._endpoints.succeeded(session.url)
         rotation = self._rotation
         if rotation is None:
             return
