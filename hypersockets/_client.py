@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import anyio
@@ -17,9 +18,9 @@ from ._events import Event
 from ._lanes import stream_route
 from ._message import Frame, as_message
 from ._metrics import Metrics
+from ._scopes import ask_for, forget, scoped
 from ._state import ConnectionState
 from ._streams import EventListener, MessageStream
-from ._subscribing import confirmation
 from ._subscriptions import Subscription, SubscriptionMessage, as_subscription
 from ._supervisor import Supervisor
 from ._workers import Call, current_call
@@ -81,19 +82,13 @@ class Client:
         """
         self._core.must_be_open()
         wanted = self._core.subscriptions.want(as_subscription(entry))
-        session = self._core.session
-        if session is not None and session.told.is_refused(wanted):  # and the user wants to try again
-            session.told.forget(wanted)
-        self._supervisor.poke()
-        if session is not None and not session.told.is_confirmed(wanted):
-            await confirmation(self._core, wanted, from_handler=self._called_by_handler())
-        else:
-            await anyio.lowlevel.checkpoint()
+        await ask_for(self._core, self._supervisor, wanted, from_handler=self._called_by_handler())
 
     async def unsubscribe(self, key: Hashable) -> None:
         """Want a subscription no longer; if it has an ``unsubscribe`` message and a session knows it, send that.
 
-        A key that is not wanted is none of the server's business either: nothing happens.
+        Blocks that have it keep what they have received: their iteration ends behind that. A key that is not
+        wanted is none of the server's business either: nothing happens.
 
         Raises:
             ClientClosedError: The client is closed.
@@ -102,9 +97,7 @@ class Client:
         wanted = self._core.subscriptions.get(key)
         if wanted is not None:
             self._core.subscriptions.drop(wanted)
-            self._supervisor.withdraw(wanted)
-            wanted.tell(False)
-            self._supervisor.poke()
+            forget(self._supervisor, wanted)
         await anyio.lowlevel.checkpoint()
 
     async def resubscribe(self, key: Hashable) -> None:
@@ -119,11 +112,29 @@ class Client:
         if wanted is None:
             raise SubscriptionError(f"no subscription with the key {key!r} is wanted")
         self._supervisor.withdraw(wanted)
-        self._supervisor.poke()
-        if self._core.session is not None:
-            await confirmation(self._core, wanted, from_handler=self._called_by_handler())
-        else:
-            await anyio.lowlevel.checkpoint()
+        await ask_for(self._core, self._supervisor, wanted, from_handler=self._called_by_handler())
+
+    def subscription(
+        self, entry: Subscription | SubscriptionMessage, **options: Any
+    ) -> AbstractAsyncContextManager[MessageStream]:
+        """Want a subscription for as long as a block lasts: ``async with client.subscription(entry) as stream``.
+
+        The stream has the messages of that key, across reconnects. Entering waits as :meth:`subscribe` does; if it
+        fails or is cancelled, nothing is left. Leaving unsubscribes, unless the key is wanted otherwise: blocks
+        share one subscription, and each has every message in a lane of its own. Leaving waits for nothing; what
+        the block has not read is dropped, and counted.
+
+        Args:
+            entry: As for :meth:`subscribe`. Messages are found by its key, which must be their route key.
+            **options: ``capacity``, ``overflow``, ``conflate``, ``stale_after``, as in :class:`Route`.
+
+        Raises:
+            RuntimeError: (On entering.) The key has a handler.
+            ConfigurationError: An option out of range.
+            SubscriptionError, ClientClosedError: (On entering.) As :meth:`subscribe`.
+        """
+        route = stream_route(**options)
+        return scoped(self._core, self._supervisor, as_subscription(entry), route, self._called_by_handler)
 
     # Messages and events.
 

@@ -299,18 +299,29 @@ class Dispatch:
         for key, run in runs.items():
             self._deliver(key, run, size)
 
-    def _deliver(self, key: Hashable, run: list[Any], size: Size) -> None:
-        """Put messages of one key into their lane, or hold them, and all that follows them, until they have room."""
+    def _deliver(self, key: Hashable, run: list[Any], size: Size, lane: Lane | None = None) -> None:
+        """Put messages of one key into their lane, or hold them, and all that follows them, until they have room.
+
+        Args:
+            key: Of each of them.
+            run: In order; the list is given away.
+            size: What each of them counts for.
+            lane: ``None``: the one of that key, and those beside it.
+        """
         if key is _EARLY:
             counted = len(run) * (size.once() if isinstance(size, Shared) else size)
             self._early.append((run, size, counted))
             self._inbox.size += counted
             self._inbox.held += len(run)
             return
-        lane = self._core.lanes.find(key)
+        if lane is None:
+            lane = self._core.lanes.find(key)
         if lane is None:
             self._core.counters.unrouted += len(run)
             return
+        if lane.beside:
+            for other in lane.beside:
+                self._deliver(key, run.copy(), size, other)
         if lane.stale_after is not None:
             lane.last_put = self._now
             if lane.told_stale:

@@ -100,6 +100,8 @@ class Lane:
     """Whether a message is being handled."""
     is_closed: bool = False
     """Whether nobody will take any more messages."""
+    beside: tuple[Lane, ...] = attrs.field(default=(), init=False)
+    """The other lanes that get the messages of this key, each a list and a count of its own."""
     _waiting: list[Any] | _Conflated = attrs.field(init=False)
     """The messages behind those in the hand, oldest first."""
     _runs: list[_Run] = attrs.field(factory=list, init=False)

@@ -1,4 +1,4 @@
-"""The lanes of a client: one per handler, one per open stream, perhaps one for the rest.
+"""The lanes of a client: one per handler, one or more per key that is iterated over, perhaps one for the rest.
 
 They belong to the client and survive its connections.
 """
@@ -43,6 +43,9 @@ class Lanes:
         self._on_message = on_message
         self._by_key = {key: self._make(key, route) for key, route in handlers.items()}
         self._streams: dict[Hashable, Lane] = {}
+        """By key the first lane of those that are iterated over; it has the others beside it."""
+        self._named: dict[Hashable, Lane] = {}
+        """Those among them that are opened again by their key."""
         self.default = None if default_handler is None else self._make(None, default_handler)
         self.main: Lane | None = None
         """For iteration over the client itself. ``None`` iff there are handlers."""
@@ -51,7 +54,9 @@ class Lanes:
 
     def __iter__(self) -> Iterator[Lane]:
         yield from self._by_key.values()
-        yield from self._streams.values()
+        for first in self._streams.values():
+            yield first
+            yield from first.beside
         for lane in (self.default, self.main):
             if lane is not None:
                 yield lane
@@ -81,7 +86,7 @@ class Lanes:
             self.on_silence()
 
     def find(self, key: Hashable) -> Lane | None:
-        """Return the one lane for a message with that key, or ``None`` if nobody handles it."""
+        """Return the lane for a message with that key, which may have others beside it; ``None``: nobody handles it."""
         lane = self._by_key.get(key)
         if lane is None:
             lane = self._streams.get(key)
@@ -95,16 +100,42 @@ class Lanes:
         Raises:
             RuntimeError: The key has a handler, which would get its messages.
         """
+        if key not in self._named:
+            self._named[key] = self.add_stream(key, route)
+        return self._named[key]
+
+    def add_stream(self, key: Hashable, route: Route) -> Lane:
+        """Return a new lane that gets all messages with that key from now on, as those that are there already do.
+
+        Raises:
+            RuntimeError: The key has a handler, which would get its messages.
+        """
         if key in self._by_key:
             raise RuntimeError(f"messages with the key {key!r} go to its handler; a stream of them would stay empty")
-        if key not in self._streams:
-            self._streams[key] = self._make(key, route)
-        return self._streams[key]
+        lane = self._make(key, route)
+        if key in self._streams:
+            self._streams[key].beside += (lane,)
+        else:
+            self._streams[key] = lane
+        return lane
+
+    def detach(self, lane: Lane) -> None:
+        """Give a stream no more messages; it keeps those that wait in it."""
+        first = self._streams.get(lane.key)
+        if first is lane:
+            del self._streams[lane.key]
+            if lane.beside:
+                heir, *others = lane.beside
+                heir.beside, lane.beside = tuple(others), ()
+                self._streams[lane.key] = heir
+        elif first is not None:
+            first.beside = tuple(each for each in first.beside if each is not lane)
+        if self._named.get(lane.key) is lane:
+            del self._named[lane.key]
 
     def close_stream(self, lane: Lane) -> None:
         """Forget a stream; what waits in it is dropped, and counted."""
-        if self._streams.get(lane.key) is lane:
-            del self._streams[lane.key]
+        self.detach(lane)
         lane.is_closed = True  # some of its messages may be on their way
         self.drop(lane)
 

@@ -357,9 +357,10 @@ class Session:
         self._is_subscribing = False
 
     def withdraw(self, wanted: Wanted) -> None:
-        """Unsubscribe, if it was subscribed."""
+        """Unsubscribe, if it was subscribed, or may be."""
         message = wanted.subscription.unsubscribe
-        if self._wire is not None and self.told.was_sent(wanted) and message is not None:
+        may_be = self.told.was_sent(wanted) and not self.told.is_refused(wanted)
+        if self._wire is not None and may_be and message is not None:
             self._wire.post(message)
         self.told.forget(wanted)
 

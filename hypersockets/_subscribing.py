@@ -70,11 +70,17 @@ def _sent(told: Told, wanted: Wanted, progress: Bell) -> None:
     progress.ring()
 
 
-async def confirmation(core: Core, wanted: Wanted, *, from_handler: bool) -> None:
+async def confirmation(core: Core, wanted: Wanted, *, from_handler: bool, is_scoped: bool = False) -> None:
     """Wait until a session has confirmed an entry, however many it takes.
 
+    Args:
+        core: For subscriptions and sessions.
+        wanted: The entry.
+        from_handler: Whether a handler waits.
+        is_scoped: Whether it is for a block, which takes back its own wish.
+
     Raises:
-        SubscriptionRefusedError, SubscriptionTimeoutError: It is then no longer wanted.
+        SubscriptionRefusedError, SubscriptionTimeoutError: It is then no longer wanted, but by blocks.
         ConnectError: The user's callable raised; it stays wanted.
         ClientClosedError: The client has ended; for a handler, it is closing.
     """
@@ -95,8 +101,7 @@ async def confirmation(core: Core, wanted: Wanted, *, from_handler: bool) -> Non
                 await bell.wait()
             core.must_be_open(from_handler=from_handler)
             if scope.cancelled_caught and not verdicts and core.session is session:
-                core.subscriptions.drop(wanted)
-                if session is not None:
+                if not is_scoped and core.subscriptions.let_go(wanted) and session is not None:
                     session.told.forget(wanted)
                 raise SubscriptionTimeoutError(
                     f"a subscription was not confirmed within {core.config.subscribe_timeout:g} s", keys=(wanted.key,)
@@ -108,5 +113,6 @@ async def confirmation(core: Core, wanted: Wanted, *, from_handler: bool) -> Non
     if isinstance(verdicts[0], Exception):
         raise verdicts[0]
     if not verdicts[0]:
-        core.subscriptions.drop(wanted)
+        if not is_scoped:
+            core.subscriptions.let_go(wanted)
         raise SubscriptionRefusedError("the subscription was refused, or unsubscribed while it waited", key=wanted.key)

@@ -116,6 +116,10 @@ class Wanted:
     subscription: Subscription
     watchers: list[Callable[[Verdict], None]] = attrs.field(factory=list)
     """Each is called once, when the entry is confirmed (``True``), refused (``False``) or cannot be asked for."""
+    is_kept: bool = False
+    """Whether it is wanted whoever else wants it: by the configuration, or by ``subscribe``."""
+    scopes: list[Callable[[], None]] = attrs.field(factory=list)
+    """One for each block that wants it: called if it is unsubscribed under the block."""
 
     def tell(self, verdict: Verdict) -> None:
         """Tell whoever waits for it."""
@@ -140,12 +144,37 @@ class SubscriptionSet:
         """Return the wanted entry of that key."""
         return self._wanted.get(key)
 
-    def want(self, subscription: Subscription) -> Wanted:
-        """Add an entry; one that is there already under the same key stays as it is."""
+    def want(self, subscription: Subscription, scope: Callable[[], None] | None = None) -> Wanted:
+        """Add an entry; one that is there already under the same key stays as it is, and is wanted once more.
+
+        Args:
+            subscription: The entry.
+            scope: For a block, which has its own wish: called if the entry is dropped. ``None``: it is to be kept.
+        """
         key = subscription.effective_key
-        return self._wanted.setdefault(key, Wanted(key, subscription))
+        wanted = self._wanted.setdefault(key, Wanted(key, subscription))
+        if scope is None:
+            wanted.is_kept = True
+        else:
+            wanted.scopes.append(scope)
+        return wanted
+
+    def let_go(self, wanted: Wanted, scope: Callable[[], None] | None = None) -> bool:
+        """Take back the wish of a block, or (``None``) to keep an entry; return whether that has dropped it."""
+        if scope is None:
+            wanted.is_kept = False
+        elif scope in wanted.scopes:
+            wanted.scopes.remove(scope)
+        if wanted.is_kept or wanted.scopes or self._wanted.get(wanted.key) is not wanted:
+            return False
+        self.drop(wanted)
+        return True
 
     def drop(self, wanted: Wanted) -> None:
-        """Want it no longer."""
+        """Want it no longer, whoever did."""
         if self._wanted.get(wanted.key) is wanted:
             del self._wanted[wanted.key]
+        wanted.is_kept = False
+        scopes, wanted.scopes = wanted.scopes, []
+        for end in scopes:
+            end()

@@ -187,6 +187,23 @@ async def _is_wanted_again(scene: Scene) -> None:
     assert scene.received == ["sub early", "unsub early", "sub early", "afterwards"]
 
 
+async def _for_a_while(client: hs.Client, got: list[Any]) -> None:
+    async with client.subscription(LATE):
+        got.append("entered")
+        await client.wait_connected()
+        await anyio.sleep(0.05)
+
+
+async def _was_wanted_for_a_while(scene: Scene) -> None:
+    client = scene.client
+    assert client._core.subscriptions.get("late") is None
+    assert list(client._core.lanes) == [client._core.lanes.main]
+    for texts in scene.sent:
+        assert [text for text in texts if "late" in text] in ([], ["sub late", "unsub late"])
+    assert scene.was_cancelled or scene.got == ["entered"]
+    assert scene.was_cancelled or "sub late" in scene.received
+
+
 async def _has_closed(scene: Scene) -> None:
     await scene.client.wait_closed()
     assert scene.client.connection_state is hs.ConnectionState.CLOSED
@@ -209,6 +226,8 @@ CALLS = [
     Call("subscribe while away", lambda client, got: client.subscribe(LATE), _is_wanted, while_away=True),
     Call("unsubscribe", lambda client, got: client.unsubscribe("early"), _is_not_wanted),
     Call("resubscribe", lambda client, got: client.resubscribe("early"), _is_wanted_again),
+    Call("subscription", _for_a_while, _was_wanted_for_a_while),
+    Call("subscription while away", _for_a_while, _was_wanted_for_a_while, while_away=True),
     Call("iterate", _iterate, _rest_of_iteration),
     Call("recv_event", _receive_events, _rest_of_events),
     Call("wait_connected", lambda client, got: client.wait_connected(), _nothing, while_away=True),

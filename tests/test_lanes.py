@@ -15,6 +15,7 @@ from hypersockets._budget import OVERHEAD, Budget, Shared
 from hypersockets._errors import ConnectionLostError
 from hypersockets._inbox import Inbox
 from hypersockets._lane import Lane, Put
+from hypersockets._lanes import Lanes, stream_route
 from hypersockets._message import SMALL
 from hypersockets._routing import Overflow
 from hypersockets.testing import wait_all_tasks_blocked
@@ -281,3 +282,49 @@ async def test_the_inbox_gives_out_everything_before_its_end() -> None:
     assert got == ["a", "b", end]
     with pytest.raises(ConnectionLostError):
         await inbox.receive()
+
+
+# Several lanes of one key.
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(["add", "open", "close", "detach"]), st.sampled_from("ab"), st.integers(0, 9)))
+)
+def test_the_lanes_of_a_key_are_found_together(steps: list[tuple[str, str, int]]) -> None:
+    """In whatever order they come and go: each is there once, and the one with a name is opened again by that."""
+    lanes = Lanes({}, None, on_drop=lambda *_: None, on_message=lambda _: None)
+    alive: dict[str, list[Lane]] = {"a": [], "b": []}
+    named: dict[str, Lane] = {}
+    gone: list[Lane] = []
+    for step, key, index in steps:
+        here = alive[key]
+        if step == "add":
+            here.append(lanes.add_stream(key, stream_route()))
+        elif step == "open":
+            lane = lanes.open_stream(key, stream_route())
+            if key not in named:
+                here.append(lane)
+            assert named.setdefault(key, lane) is lane
+        elif here or gone:
+            lane = (here or gone)[index % len(here or gone)]
+            (lanes.close_stream if step == "close" else lanes.detach)(lane)
+            if lane in here:
+                here.remove(lane)
+                gone.append(lane)
+            if named.get(lane.key) is lane:  # type: ignore[call-overload]
+                del named[lane.key]  # type: ignore[arg-type]
+        for name, expected in alive.items():
+            first = lanes.find(name)
+            assert first is not None
+            assert [first, *first.beside] == expected or (not expected and first is lanes.main)
+            assert not any(lane.beside for lane in expected[1:] + gone)
+        assert set(lanes) == {*alive["a"], *alive["b"], lanes.main}
+
+
+def test_a_handler_has_its_key_for_itself() -> None:
+    """A stream of it would stay empty."""
+    lanes = Lanes({"a": stream_route()}, None, on_drop=lambda *_: None, on_message=lambda _: None)
+    for open_lane in (lanes.add_stream, lanes.open_stream):
+        with pytest.raises(RuntimeError, match="go to its handler"):
+            open_lane("a", stream_route())
+    assert [lane.key for lane in lanes] == ["a"]

@@ -156,6 +156,39 @@ def test_drop() -> None:
     assert list(subscriptions) == [b, anew]
 
 
+def test_an_entry_is_wanted_as_long_as_anybody_wants_it() -> None:
+    """To be kept, or in a block: dropped when the last wish is taken back; taking back another's entry is nothing."""
+    subscriptions = SubscriptionSet()
+    ended: list[str] = []
+    blocks = [lambda: ended.append("first"), lambda: ended.append("second")]
+    wanted = subscriptions.want(Subscription("a"), blocks[0])
+    assert subscriptions.want(Subscription("a"), blocks[1]) is wanted
+    assert subscriptions.want(Subscription("a")) is wanted
+    assert not subscriptions.let_go(wanted, blocks[0])
+    assert not subscriptions.let_go(wanted)
+    assert subscriptions.get("a") is wanted
+    assert subscriptions.let_go(wanted, blocks[1])
+    assert subscriptions.get("a") is None
+    assert not subscriptions.let_go(wanted, blocks[1])
+    other = subscriptions.want(Subscription("a"), blocks[0])
+    assert not subscriptions.let_go(wanted)
+    assert subscriptions.get("a") is other
+    assert ended == []
+
+
+def test_drop_ends_every_wish() -> None:
+    """Each block is told once."""
+    subscriptions = SubscriptionSet()
+    ended: list[int] = []
+    wanted = subscriptions.want(Subscription("a"))
+    for n in range(3):
+        subscriptions.want(Subscription("a"), lambda n=n: ended.append(n))  # type: ignore[misc]
+    subscriptions.drop(wanted)
+    subscriptions.drop(wanted)
+    assert ended == [0, 1, 2]
+    assert (wanted.is_kept, wanted.scopes) == (False, [])
+
+
 def test_iteration_stands_changes() -> None:
     """The set may change while it is iterated over."""
     subscriptions, _ = wanted_set("a", "b", "c")

@@ -154,6 +154,10 @@ async def use() -> None:
         await client.unsubscribe(("more", 1))
         async for message in client.messages("trades"):
             print(message)
+        async with client.subscription(hs.Subscription("more", key="more"), capacity=10) as stream:
+            assert_type(stream, hs.MessageStream)
+            async for message in stream:
+                print(message)
         async for event in client.events():
             see(event)
         see_maybe(client.try_recv_event())
