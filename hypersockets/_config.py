@@ -14,6 +14,7 @@ import attrs
 from ._auth import Auth, check_auth
 from ._checks import check_callable, check_headers, check_proxy, check_url, is_token, url_host
 from ._errors import ConfigurationError
+from ._events import GapDetected
 from ._heartbeat import Heartbeat, Seconds, session_seconds, to_session_seconds
 from ._passive_ping import PassivePingDetector
 from ._redact import describe, mask_headers, mask_text, mask_url, show
@@ -26,7 +27,15 @@ from ._values import choice, count, seconds, to_optional_seconds, to_seconds
 if TYPE_CHECKING:
     from ssl import SSLContext
 
-__all__ = ["ClientConfig", "HeaderProvider", "OnHandlerError", "OnReady", "UrlProvider"]
+__all__ = [
+    "ClientConfig",
+    "GapHandler",
+    "HeaderProvider",
+    "OnHandlerError",
+    "OnReady",
+    "Sequencer",
+    "UrlProvider",
+]
 
 UrlProvider = Callable[[], str | Awaitable[str]]
 """A plain or async callable giving the URL of the next attempt."""
@@ -39,6 +48,12 @@ OnReady = Callable[[Any, ResumePoint], Any]
 
 OnHandlerError = Literal["raise", "reconnect", "continue"]
 """What an exception from a handler does: ends the client, loses the session, or is only counted."""
+
+Sequencer = Callable[[Any], tuple[Hashable, int] | None]
+"""A plain callable giving the sequence of a parsed message and its number there; ``None``: it has none."""
+
+GapHandler = Callable[[GapDetected, Any], Any]
+"""A plain or async callable of a gap and the client that found it."""
 
 _TransportName = Literal["stream", "trio-websocket"]
 
@@ -163,6 +178,13 @@ class ClientConfig:
     """For keys that have no handler and no stream; one lane for all of them."""
     on_handler_error: OnHandlerError = attrs.field(default="raise", validator=choice(*get_args(OnHandlerError)))
     """What an exception from a handler does."""
+    sequence: Sequencer | None = attrs.field(default=None, repr=False)
+    """``(parsed message) -> (key, number)``, or ``None`` for one without a number: finds what is missing in
+    between, and has ``ResumePoint.last_sequence`` kept. A number not higher than the last begins the count anew."""
+    on_gap: GapHandler | None = attrs.field(default=None, repr=False)
+    """A plain or async callable ``(gap, client)``, run beside the handlers for each gap: of one key one at a time,
+    and what is found meanwhile is one more run, with the newest gap. It may take its time; what it raises is as from
+    a handler."""
     ping_interval: float | None = attrs.field(
         default=20.0, converter=to_optional_seconds, validator=seconds(positive=True, optional=True)
     )
@@ -219,6 +241,12 @@ class ClientConfig:
         check_callable("framing", self.framing, "() -> (frame) -> frames", or_none=True)
         check_router(self.router)
         _require("heartbeat", self.heartbeat, _is(self.heartbeat, Heartbeat), "a Heartbeat or None")
+        check_callable("sequence", self.sequence, "(message) -> (key, number) or None", or_none=True)
+        _require(
+            "on_gap", self.on_gap, self.on_gap is None or callable(self.on_gap), "a callable (gap, client) or None"
+        )
+        if self.on_gap is not None and self.sequence is None:
+            raise ConfigurationError("on_gap is given without a sequence, which finds the gaps; give that too")
         check_callable("passive_ping", self.passive_ping, "(frame) -> reply or None", or_none=True)
         can_delay = _has(self.reconnect_strategy, "next_delay")
         _require("reconnect_strategy", self.reconnect_strategy, can_delay, "an object with next_delay(attempt)")

@@ -12,12 +12,24 @@ import anyio
 from ._bell import Bell, Flag
 from ._config import ClientConfig
 from ._errors import ClientClosedError, ConnectionLostError, HyperSocketError, NotConnectedError, ParseError
-from ._events import Closed, Connected, Disconnected, ErrorOccurred, Event, EventLog, MessageDropped, Rotated
+from ._events import (
+    Closed,
+    Connected,
+    Disconnected,
+    ErrorOccurred,
+    Event,
+    EventLog,
+    GapDetected,
+    MessageDropped,
+    Rotated,
+)
+from ._gap_calls import GapCalls
 from ._lane import Lane
 from ._lanes import Lanes
 from ._metrics import Counters, Metrics
 from ._outbox import Outbox
 from ._redact import mask_url
+from ._sequences import Sequences
 from ._state import ConnectionState, check_move
 from ._subscriptions import ResumePoint, SubscriptionSet
 from ._told import Told
@@ -65,6 +77,7 @@ class Core:
         self.subscriptions = SubscriptionSet()
         for subscription in config.subscriptions:
             self.subscriptions.want(subscription)
+        self.sequences = Sequences()
         self.outbox = Outbox()
         self.lanes = Lanes(
             config.handlers, config.default_handler, on_drop=self.dropped, on_message=self._lane_has_messages
@@ -73,8 +86,10 @@ class Core:
         """Starts a named task. ``None`` iff the client's group does not run."""
         self.workers: Workers | None = None
         """Who run the handlers. ``None`` before the client's group runs."""
+        self.gap_calls: GapCalls | None = None
+        """Who call ``on_gap``. ``None`` before the client's group runs, and where there is none."""
         self.handled = Bell()
-        """Rung when a lane with a handler has become empty."""
+        """Rung when a lane with a handler has become empty, or a call of ``on_gap`` is over."""
         self.watchers: set[Bell] = set()
         """Rung whenever a session becomes ready or is lost, and at the end."""
         self.closing: tuple[int, str] | None = None
@@ -128,12 +143,14 @@ class Core:
 
     def resume_point(self) -> ResumePoint:
         """Return where the last session stopped."""
-        downtime = 0.0 if self.lost_at is None else anyio.current_time() - self.lost_at
-        return ResumePoint(epoch=self.epoch, downtime=downtime)
+        return ResumePoint(epoch=self.epoch, last_sequence=self.sequences.last(), downtime=self._downtime())
+
+    def _downtime(self) -> float:
+        return 0.0 if self.lost_at is None else anyio.current_time() - self.lost_at
 
     def session_ready(self, session: ReadySession) -> None:
         """Take over a session that is restored."""
-        downtime, now = self.resume_point().downtime, anyio.current_time()
+        downtime, now = self._downtime(), anyio.current_time()
         self.counters.reconnect_count += self.epoch > 0
         self.epoch += 1
         self.counters.connected_since = now
@@ -142,8 +159,7 @@ class Core:
             lane.last_put, lane.told_stale = now, False
         self.move(ConnectionState.CONNECTED)
         self.emit(Connected, url=mask_url(session.url), downtime=downtime)
-        assert self.workers is not None  # sessions run in the client's group
-        self.workers.begin()
+        self._begin_handling()
         self.changed()
 
     def session_rotated(self, session: ReadySession) -> None:
@@ -192,10 +208,24 @@ class Core:
         self.counters.last_error = wrapped
         self._emit_merged(ErrorOccurred, "parse", error=wrapped)
 
-    def handler_failed(self, key: Hashable, error: BaseException) -> None:
-        """Count an exception from a handler that goes on being used."""
-        self._emit_merged(ErrorOccurred, ("handler", key), error=error)
-        logger.warning("%s: a handler raised %s", self.name, type(error).__name__)
+    def handler_failed(self, what: str, key: Hashable, error: BaseException) -> None:
+        """Count an exception from a handler, or another callable of the user's, that goes on being used."""
+        self._emit_merged(ErrorOccurred, (what, key), error=error)
+        logger.warning("%s: %s raised %s", self.name, what, type(error).__name__)
+
+    def gap_found(self, key: Hashable, expected: int, got: int) -> None:
+        """Tell of messages that are missing."""
+        self.counters.gaps += 1
+        gap = self.emit(GapDetected, key=key, expected=expected, got=got)
+        if self.gap_calls is not None:
+            self.gap_calls.found(gap)
+
+    def _begin_handling(self) -> Workers:
+        assert self.workers is not None  # sessions run in the client's group
+        self.workers.begin()
+        if self.gap_calls is not None:
+            self.gap_calls.begin()
+        return self.workers
 
     def _lane_has_messages(self, lane: Lane) -> None:
         assert self.workers is not None  # messages come from sessions, which the group outlives
@@ -215,18 +245,19 @@ class Core:
         Args:
             dispatched: Set when everything that was received is in a lane.
         """
-        assert self.workers is not None  # they began with the group in which this runs
-        self.workers.begin()
+        workers, gap_calls = self._begin_handling(), self.gap_calls
         if self._drained_at is None:
             limit = self.config.drain_timeout
             self._drained_at = math.inf if limit is None else anyio.current_time() + limit
         with anyio.CancelScope(deadline=self._drained_at):
             if dispatched is not None:
                 await dispatched.wait()
-            while not self.lanes.are_handled:
+            while not (self.lanes.are_handled and (gap_calls is None or gap_calls.are_over)):
                 await self.handled.wait()
             return
-        self.workers.stop()
+        workers.stop()
+        if gap_calls is not None:
+            gap_calls.stop()
 
     def closed_error(self) -> ClientClosedError:
         """Return the error for whoever waits for what will never come."""

@@ -24,6 +24,7 @@ from ._lane import Lane, Put
 from ._message import SMALL, Frame, counted_size
 from ._subscriptions import Wanted
 from ._told import Told
+from ._tracking import Tracker
 
 __all__ = ["Dispatch"]
 
@@ -82,7 +83,14 @@ class Dispatch:
         router = core.config.router
         self._parse_many: Callable[[Frame], Iterable[Any]] | None = getattr(router, "parse_many", None)
         self._parse: Callable[[Frame], Any] | None = getattr(router, "parse", None)
-        self._route_key = None if router is None else router.route_key
+        self._route_key: Callable[[Any], Hashable] | None = None if router is None else router.route_key
+        if core.config.sequence is not None:
+            self._route_key = Tracker(
+                sequence=core.config.sequence,
+                sequences=core.sequences,
+                route_key=self._route_key,
+                on_gap=core.gap_found,
+            ).key_of
         self._key_of: Callable[[Any], Hashable] | None = _early
         """Gives the key of a message: its route key once the lanes are open. ``None`` iff all have the key ``None``."""
         self._plain: set[type] = {dict, list, str, bytes}
@@ -281,13 +289,19 @@ class Dispatch:
         self._unparsed, self._is_parsing = None, True
         try:
             parsed = await settle(message)
-            self._is_parsing = False
-            if not (self._acks and self._is_ack(parsed)):
-                self._deliver(self._key(parsed), [parsed], size)
         except Exception as error:
-            self._is_parsing = False
             self._core.parse_failed(error)
+        else:
+            self._deliver_parsed(parsed, size)
+        self._is_parsing = False
         self._inbox.release(size)
+
+    def _deliver_parsed(self, message: Any, size: int) -> None:
+        try:
+            if not (self._acks and self._is_ack(message)):
+                self._deliver(self._key(message), [message], size)
+        except mishaps() as error:
+            self._core.parse_failed(error)
 
     def _is_ack(self, message: Any) -> bool:
         verdicts = self._told.offer(message)

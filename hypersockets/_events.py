@@ -21,6 +21,7 @@ __all__ = [
     "ErrorOccurred",
     "Event",
     "EventLog",
+    "GapDetected",
     "MessageDropped",
     "Reconnecting",
     "Rotated",
@@ -114,6 +115,18 @@ class Rotated(Event):
 
     age: float
     """How many seconds the old one had been ready."""
+
+
+@attrs.frozen(kw_only=True)
+class GapDetected(Event):
+    """Messages of a sequence are missing: those from ``expected`` up to, but not including, ``got``."""
+
+    key: Hashable
+    """The sequence: what ``ClientConfig.sequence`` gave."""
+    expected: int
+    """The number that was due."""
+    got: int
+    """The number that came; its message is handled like others."""
 
 
 @attrs.frozen(kw_only=True)

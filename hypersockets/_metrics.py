@@ -30,6 +30,7 @@ class Metrics:
     dropped: int
     """Messages taken away by overflow, conflation or the end."""
     gaps: int
+    """How often numbers of a sequence were missing, however many each time."""
     queued: int
     """Messages received and not handled yet."""
     latency: float | None

@@ -18,6 +18,7 @@ from ._core import Core
 from ._endpoints import Endpoints, Url
 from ._errors import ClientClosedError, ConnectionLostError, HyperSocketError, NotConnectedError
 from ._events import ErrorOccurred, Reconnecting, Rotated
+from ._gap_calls import GapCalls
 from ._outcome import alone, let_go
 from ._redact import mask_url
 from ._session import FAREWELL, Ended, Session
@@ -88,6 +89,15 @@ class Supervisor:
                     on_close=self.close,
                     on_empty=core.handled.ring,
                 )
+                if core.config.on_gap is not None:
+                    core.gap_calls = GapCalls(
+                        function=core.config.on_gap,
+                        client=self._client,
+                        start=core.start_task,
+                        on_error=partial(self._on_handler_error, what="on_gap"),
+                        on_close=self.close,
+                        on_return=core.handled.ring,
+                    )
                 failure = await self._keep_connected()
                 # Not `or`: an exception can be false.
                 core.failure = failure if core.failure is None else core.failure
@@ -272,7 +282,7 @@ class Supervisor:
         try:
             await call_user(on_ready, self._client, resume)
         except Exception as error:
-            self._on_handler_error("on_ready", error)
+            self._on_handler_error(None, error, "on_ready")
         finally:
             call.is_running = False
             if call.close is not None:
@@ -325,7 +335,7 @@ class Supervisor:
             logger.error("%s: another failure after the first: %s", self._core.name, type(error).__name__)
         self._group_scope.cancel()
 
-    def _on_handler_error(self, key: Hashable, error: BaseException) -> bool:
+    def _on_handler_error(self, key: Hashable, error: BaseException, what: str = "a handler") -> bool:
         core, policy = self._core, self._core.config.on_handler_error
         core.counters.handler_errors += 1
         core.counters.last_error = error
@@ -334,9 +344,9 @@ class Supervisor:
         if (policy == "raise" and not is_echo) or not isinstance(error, Exception):
             self.fail(error)
             return False
-        core.handler_failed(key, error)
+        core.handler_failed(what, key, error)
         if policy == "reconnect" and core.session is not None:
-            lost = ConnectionLostError(f"a handler raised {type(error).__name__}", code=1000, by="us")
+            lost = ConnectionLostError(f"{what} raised {type(error).__name__}", code=1000, by="us")
             lost.__cause__ = error
             core.session.end(lost, farewell=(1000, ""), linger=FAREWELL)
         return True

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ._auth import Auth, Login
-from ._config import HeaderProvider, OnHandlerError, OnReady, UrlProvider
+from ._config import GapHandler, HeaderProvider, OnHandlerError, OnReady, Sequencer, UrlProvider
 from ._errors import LostBy
 from ._heartbeat import Seconds
 from ._message import Frame
@@ -14,6 +14,7 @@ __all__ = [
     "Auth",
     "Frame",
     "Framing",
+    "GapHandler",
     "Handler",
     "HeaderProvider",
     "Login",
@@ -22,6 +23,7 @@ __all__ = [
     "OnReady",
     "Overflow",
     "Seconds",
+    "Sequencer",
     "SubscriptionMessage",
     "UrlProvider",
 ]

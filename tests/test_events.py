@@ -22,6 +22,7 @@ from hypersockets._events import (
     ErrorOccurred,
     Event,
     EventLog,
+    GapDetected,
     MessageDropped,
     Reconnecting,
     Rotated,
@@ -40,6 +41,7 @@ SAMPLES: list[tuple[type[Event], dict[str, Any]]] = [
     (MessageDropped, {"key": "k", "count": 3, "why": "drop_oldest"}),
     (RouteStale, {"key": "k", "silent_for": 4.0}),
     (Rotated, {"age": 60.0}),
+    (GapDetected, {"key": "k", "expected": 2, "got": 4}),
     (Closed, {"error": None}),
 ]
 

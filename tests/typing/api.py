@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Awaitable, Callable, Hashable, Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -83,7 +83,19 @@ def framing() -> Callable[[str | bytes], list[str]]:
 
 def resume(point: hs.ResumePoint) -> str:
     assert_type(point.epoch, int)
+    assert_type(point.last_sequence, Mapping[Hashable, int])
     return f"since {point.epoch}"
+
+
+def sequence(message: dict[str, Any]) -> tuple[Hashable, int] | None:
+    return (str(message["channel"]), int(message["number"])) if "number" in message else None
+
+
+async def on_gap(gap: hs.GapDetected, client: hs.Client) -> None:
+    assert_type(gap.key, Hashable)
+    assert_type(gap.expected, int)
+    assert_type(gap.got, int)
+    await client.resubscribe(gap.key)
 
 
 async def headers() -> dict[str, str]:
@@ -134,6 +146,9 @@ hs.ClientConfig(url=url, headers=headers, auth=login, framing=framing, router=Ma
 hs.ClientConfig(url=lambda: "wss://example.com", router=AsyncFeed(), passive_ping=lambda frame: None)
 hs.ClientConfig(url="wss://example.com", router=hs.JsonRouter(key="data.type"), heartbeat=hs.Heartbeat(1, lambda: "p"))
 hs.ClientConfig(url="wss://example.com", passive_ping=hs.JsonPassivePing("op", "ping", reply=lambda ping: "pong"))
+hs.ClientConfig(url="wss://example.com", sequence=sequence, on_gap=on_gap)
+hs.ClientConfig(url="wss://example.com", sequence=lambda message: ("all", 1), on_gap=lambda gap, client: None)
+hs.ClientConfig(url="wss://example.com", sequence=lambda message: 1)  # type: ignore[arg-type,return-value]
 hs.ClientConfig("wss://example.com")  # type: ignore[call-arg]
 hs.ClientConfig(url="wss://example.com", compression="gzip")  # type: ignore[arg-type]
 hs.ClientConfig(url="wss://example.com", on_handler_error="ignore")  # type: ignore[arg-type]
@@ -195,6 +210,7 @@ def see_maybe(event: hs.Event | None) -> None:
 def measure(metrics: hs.Metrics) -> None:
     assert_type(metrics.messages_received, int)
     assert_type(metrics.reconnect_count, int)
+    assert_type(metrics.gaps, int)
     assert_type(metrics.latency, float | None)
     assert_type(metrics.connected_since, float | None)
     assert_type(metrics.connection_state, hs.ConnectionState)
