@@ -353,8 +353,8 @@ async def test_kinds_of_on_gap(kind: str) -> None:
             assert calls == [(of(hs.GapDetected, happened(client))[0], client, client)]
 
 
-async def test_on_gap_begins_with_the_first_ready_session() -> None:
-    """As handlers do; on later sessions it waits for nobody."""
+async def test_nothing_is_numbered_before_the_session_is_ready() -> None:
+    """What comes earlier waits, as it does for its handler; then gaps are found in it, and ``Connected`` stands before."""
     calls: list[tuple[float, bool]] = []
 
     def on_gap(gap: hs.GapDetected, client: hs.Client) -> None:
@@ -375,7 +375,10 @@ async def test_on_gap_begins_with_the_first_ready_session() -> None:
         async with hs.connect(feed(server, on_gap=on_gap, subscriptions=[entry])) as client:
             assert anyio.current_time() == 5
             await wait_for(client, hs.Connected, 2)
-    assert calls == [(5, True), (7, False), (7, False)]
+            await wait_all_tasks_blocked()
+            kinds = [type(event).__name__ for event in happened(client)]
+            assert kinds[-3:] == ["Connected", "GapDetected", "GapDetected"]
+    assert calls == [(5, True), (12, True), (12, True)]
 
 
 async def test_gaps_of_sessions_that_never_were_ready_are_told_of_at_the_end() -> None:
