@@ -31,7 +31,7 @@ class ResumePoint:
     epoch: int
     """How many sessions have been ready so far; 0 on the first connection."""
     last_sequence: Mapping[Hashable, int] = attrs.field(factory=dict)
-    """The last number seen per key."""
+    """The last number seen per key of ``ClientConfig.sequence``; read it, do not change it."""
     downtime: float = 0.0
     """Seconds since the last session was lost; 0.0 on the first connection."""
 

@@ -306,6 +306,33 @@ async def test_what_was_lost_in_between_is_a_gap() -> None:
             assert of(hs.GapDetected, happened(client))[0].epoch == 2
 
 
+async def test_a_rotation_resumes_too_and_leaves_no_gap() -> None:
+    """The next connection is asked to go on where the old one is; what both deliver is no gap."""
+    handler = Recorder()
+
+    async def script(peer: Peer) -> None:
+        after = int(await peer.receive())
+        if peer.number == 0:
+            await peer.send_many(messages("a", *range(1, 6)))
+        else:
+            assert after == 5
+            await server.peers[0].send_many(messages("a", 6, 7))
+            await peer.send_many(messages("a", 6, 7, 8))
+        await idle(peer)
+
+    def where(point: hs.ResumePoint) -> str:
+        return str(point.last_sequence.get("a", 0))
+
+    async with ScriptedServer(script) as server:
+        async with hs.connect(feed(server, default_handler=handler, subscriptions=[where])) as client:
+            await handler.wait_handled(5)
+            await client.rotate()
+            await wait_all_tasks_blocked()
+            assert set(handler.numbers) == set(range(1, 9))
+            assert handler.numbers[:7] == list(range(1, 8))
+            assert client.metrics().gaps == 0
+
+
 # on_gap
 
 
