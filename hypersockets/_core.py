@@ -28,6 +28,7 @@ from ._lane import Lane
 from ._lanes import Lanes
 from ._metrics import Counters, Metrics
 from ._outbox import Outbox
+from ._overlap import Overlap
 from ._redact import mask_url
 from ._sequences import Sequences
 from ._state import ConnectionState, check_move
@@ -78,6 +79,8 @@ class Core:
         for subscription in config.subscriptions:
             self.subscriptions.want(subscription)
         self.sequences = Sequences()
+        self.recent = Overlap()
+        """What the present connection has brought lately; noted only where messages can be known again."""
         self.outbox = Outbox()
         self.lanes = Lanes(
             config.handlers, config.default_handler, on_drop=self.dropped, on_message=self._lane_has_messages

@@ -24,7 +24,7 @@ from ._lane import Lane, Put
 from ._message import SMALL, Frame, counted_size
 from ._subscriptions import Wanted
 from ._told import Told
-from ._tracking import Tracker
+from ._tracking import REPEAT, Tracker
 
 __all__ = ["Dispatch"]
 
@@ -84,13 +84,18 @@ class Dispatch:
         self._parse_many: Callable[[Frame], Iterable[Any]] | None = getattr(router, "parse_many", None)
         self._parse: Callable[[Frame], Any] | None = getattr(router, "parse", None)
         self._route_key: Callable[[Any], Hashable] | None = None if router is None else router.route_key
-        if core.config.sequence is not None:
-            self._route_key = Tracker(
+        self.tracker: Tracker | None = None
+        """Looks at each message on its way to the lanes. ``None`` iff the user wants to have nothing found there."""
+        if core.config.sequence is not None or core.config.message_id is not None:
+            self.tracker = Tracker(
                 sequence=core.config.sequence,
+                message_id=core.config.message_id,
                 sequences=core.sequences,
+                noting=core.recent,
                 route_key=self._route_key,
                 on_gap=core.gap_found,
-            ).key_of
+            )
+            self._route_key = self.tracker.key_of
         self._key_of: Callable[[Any], Hashable] | None = _early
         """Gives the key of a message: its route key once the lanes are open. ``None`` iff all have the key ``None``."""
         self._plain: set[type] = {dict, list, str, bytes}
@@ -327,6 +332,8 @@ class Dispatch:
             self._early.append((run, size, counted))
             self._inbox.size += counted
             self._inbox.held += len(run)
+            return
+        if key is REPEAT:
             return
         if lane is None:
             lane = self._core.lanes.find(key)

@@ -37,6 +37,11 @@ class Sequences:
         self._last.move_to_end(key)
         return range(last + 1, number) if number > last + 1 else None
 
+    def repeated(self, key: Hashable, number: int) -> None:
+        """Note the number of a message that came twice, on the two connections of a rotation."""
+        if number > self._last.get(key, number - 1):
+            self.see(key, number)
+
     def last(self) -> Mapping[Hashable, int]:
         """Return the last number of each key, as of now: what is seen later does not change it."""
         if self._shown is None:  # a thousand subscriptions that ask in a row share one copy

@@ -35,6 +35,7 @@ from ._inbox import Inbox
 from ._lane import Lane
 from ._liveness import Liveness
 from ._login import Channel, authenticate
+from ._overlap import Overlap
 from ._pulse import Pulse
 from ._redact import mask_url
 from ._state import ConnectionState
@@ -93,7 +94,8 @@ class Session:
         self._core = core
         self._config = core.config
         self._connector = connector
-        self._url_source = url
+        self.source = url
+        """Where to, or who says it."""
         self.url = url if isinstance(url, str) else ""
         self.subprotocol: str | None = None
         self._on_taken_over = on_taken_over
@@ -194,7 +196,7 @@ class Session:
     async def _request(self) -> OpenRequest:
         """Ask for URL and headers; say where this attempt goes to."""
         try:
-            self.url = await ask_url(self._url_source)
+            self.url = await ask_url(self.source)
         finally:
             if not self._is_heir:
                 self._core.emit(Connecting, url=mask_url(self.url))
@@ -308,9 +310,7 @@ class Session:
 
     async def _open_lanes(self, resume: ResumePoint) -> None:
         """Let messages be handled, once the old session has given all of its own, and the user's hook has run."""
-        if self._old is not None:
-            await self._old.over.wait()
-            self._old = None
+        await self._old_is_over()
         if self._on_ready is not None:
             await self._on_ready(resume)
         self._inbox.most = math.inf
@@ -330,6 +330,16 @@ class Session:
         self._core.move(ConnectionState.CONNECTING)
         self._core.emit(Connecting, url=mask_url(self.url))
         self._core.move(self._stage)
+
+    async def _old_is_over(self) -> None:
+        """Wait for the end of the session from which this one took over, and know again what it has brought."""
+        if self._old is None:
+            return
+        await self._old.over.wait()
+        self._old, tracker = None, self._dispatch.tracker
+        if tracker is not None:
+            tracker.against = self._core.recent
+            tracker.noting = self._core.recent = Overlap()
 
     def step_aside(self) -> None:
         """Let another session take over: say goodbye, and handle what comes until the peer's answer."""
@@ -405,8 +415,7 @@ class Session:
         await children.ended("reader")  # a batch that it has already may come before its cancellation does
         if self._is_heir:
             return  # what came here comes to the session that goes on
-        if self._old is not None:
-            await self._old.over.wait()
+        await self._old_is_over()
         self._dispatch.finish()
         if self._core.closing is None:
             with anyio.CancelScope() as self._flushing:
@@ -420,8 +429,7 @@ class Session:
         await children.ended("reader")  # a batch that it has already may come before its cancellation does
         self._liveness.stop()  # heartbeats go on, and nobody listens for their answers
         children.start("liveness", self._liveness.run)
-        if self._old is not None:
-            await self._old.over.wait()
+        await self._old_is_over()
         if not self._is_heir:
             self._dispatch.finish()
             await self._core.drain(self._dispatch.finished)

@@ -20,6 +20,7 @@ from ._errors import ClientClosedError, ConnectionLostError, HyperSocketError, N
 from ._events import ErrorOccurred, Reconnecting, Rotated
 from ._gap_calls import GapCalls
 from ._outcome import alone, let_go
+from ._overlap import RECENT, WINDOW
 from ._redact import mask_url
 from ._session import FAREWELL, Ended, Session
 from ._state import ConnectionState
@@ -154,6 +155,8 @@ class Supervisor:
             self._decide(ended.error)
         else:
             self._endpoints.lost(anyio.current_time())
+            if self._rotation is None and not self._endpoints.knows(session.source):
+                self._next_url = session.source  # where a rotation has led: its own comes first
             where = self._where(session)
             logger.warning("%s: connection%s lost after %.1f s: %s", core.name, where, ended.ready_for, ended.error)
         return ended
@@ -234,6 +237,7 @@ class Supervisor:
         next_url = url or self._endpoints.best(anyio.current_time())
         if config.rotation is None:
             rotation.heir = self._new_session(next_url, session)
+            self._core.recent.limit = WINDOW
             assert self._core.start_task is not None  # the session runs in the group
             self._core.start_task(partial(self._run_heir, rotation, rotation.heir), "hypersockets.rotation")
         else:
@@ -249,6 +253,7 @@ class Supervisor:
             self._endpoints.failed(anyio.current_time(), heir.url)
             self._failed(heir, ended.error)
             self._decide(ended.error)
+            self._core.recent.limit = RECENT
             if rotation.is_due and self._session is not None and self._core.session is self._session:
                 self._session.rotate_after(self._plan.next_rotation(self._failed_rotations))
                 self._failed_rotations += 1

@@ -1,16 +1,20 @@
-"""What is known of a message beyond where it goes: its number in a sequence."""
+"""What is known of a message beyond where it goes: its number in a sequence, and whether it came before."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from typing import Any
+from typing import Any, Final
 
 import attrs
 
+from ._overlap import Overlap
 from ._redact import describe
 from ._sequences import Sequences
 
-__all__ = ["Tracker"]
+__all__ = ["REPEAT", "Tracker"]
+
+REPEAT: Final = object()
+"""Instead of a route key: the message was handled already."""
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -20,33 +24,52 @@ class Tracker:
     Only where it is asked for, so that other clients pay nothing for it.
     """
 
-    sequence: Callable[[Any], tuple[Hashable, int] | None]
+    sequence: Callable[[Any], tuple[Hashable, int] | None] | None
     """The user's."""
+    message_id: Callable[[Any], Hashable] | None
+    """The user's. ``None``: a message with a number is known by that."""
     sequences: Sequences
     """The client's: they go on from connection to connection."""
     route_key: Callable[[Any], Hashable] | None
     """The router's. ``None``: there is none."""
     on_gap: Callable[[Hashable, int, int], None]
     """Called with a key, the number that was due, and the one that came."""
+    noting: Overlap
+    """Where the messages of this connection are noted, for another that may take over from it."""
+    against: Overlap | None = None
+    """What came on the connection from which this one took over. ``None``: none of it is to be expected."""
 
     def key_of(self, message: Any) -> Hashable:
-        """Note a message, and return its route key.
+        """Note a message, and return its route key; :data:`REPEAT` if the connection before has brought it already.
 
         Raises:
             TypeError: ``sequence`` gave neither ``None`` nor a hashable key and a whole number.
             BaseException: What the user's functions raise.
         """
-        numbered = self.sequence(message)
+        numbered = None if self.sequence is None else _checked(self.sequence(message))
+        identity = numbered if self.message_id is None else self.message_id(message)
+        if identity is not None:
+            if self.against is not None and self._is_repeat(identity, self.against):
+                if numbered is not None:
+                    self.sequences.repeated(*numbered)
+                return REPEAT
+            self.noting.note(identity)
         if numbered is not None:
-            key, number = _checked(numbered)
-            # Whether this is a repeat of what another connection brought would be decided here, before it is noted.
-            missing = self.sequences.see(key, number)
+            missing = self.sequences.see(*numbered)
             if missing is not None:
-                self.on_gap(key, missing.start, missing.stop)
+                self.on_gap(numbered[0], missing.start, missing.stop)
         return None if self.route_key is None else self.route_key(message)
 
+    def _is_repeat(self, identity: Hashable, against: Overlap) -> bool:
+        is_repeat = against.has(identity)
+        if against.is_over:
+            self.against = None
+        return is_repeat
 
-def _checked(numbered: object) -> tuple[Hashable, int]:
+
+def _checked(numbered: object) -> tuple[Hashable, int] | None:
+    if numbered is None:
+        return None
     if not isinstance(numbered, (tuple, list)) or len(numbered) != 2:
         raise TypeError(f"what sequence gave is {describe(numbered)}; it must be (key, number), or None")
     key, number = numbered

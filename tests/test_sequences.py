@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given, strategies as st
 
+from hypersockets._overlap import Overlap
 from hypersockets._sequences import KEYS, Sequences
 from hypersockets._tracking import Tracker
 
@@ -94,7 +95,14 @@ class Calls:
 
 def tracker(calls: Calls, sequence: Any, *, routed: bool = True) -> Tracker:
     route_key = calls.route_key if routed else None
-    return Tracker(sequence=sequence, sequences=Sequences(), route_key=route_key, on_gap=calls.gap)
+    return Tracker(
+        sequence=sequence,
+        message_id=None,
+        sequences=Sequences(),
+        noting=Overlap(),
+        route_key=route_key,
+        on_gap=calls.gap,
+    )
 
 
 def test_a_message_is_noted_and_then_routed() -> None:
