@@ -10,7 +10,8 @@ The map, from the ground up; nothing imports upward::
 
     0  _errors _message _redact _checks _values _paths     plain values
     1  _state _strategies _heartbeat _passive_ping _auth   decisions without I/O
-       _subscriptions _told _sequences _routing _endpoints _transport
+       _subscriptions _told _sequences _send_limit _routing
+       _endpoints _transport
     2  _events, _metrics, _config                          what users describe and see
     3  the transports; _lane _lanes _inbox _outbox _streams  bytes and queues
     4  _core, _wire, _dispatch, _liveness, _session        what survives, and one connection
@@ -73,6 +74,7 @@ from ._routing import (
     MessageRouter as MessageRouter,
     Route as Route,
 )
+from ._send_limit import SendLimit as SendLimit
 from ._state import ConnectionState as ConnectionState
 from ._strategies import (
     ExponentialBackoff as ExponentialBackoff,

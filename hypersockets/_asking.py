@@ -67,10 +67,15 @@ class Clocks:
     ping_timeout: float = math.inf
     idle_timeout: float = math.inf
 
+    def beats(self, now: float) -> Beats | None:
+        """Return the heartbeats of a session that is ready now."""
+        if self.beat_interval == math.inf:
+            return None
+        return Beats.starting(now, interval=self.beat_interval, timeout=self.beat_timeout)
+
     def start(self, liveness: Liveness, now: float) -> None:
         """Give a session its clocks."""
-        if self.beat_interval != math.inf:
-            liveness.heartbeat = Beats.starting(now, interval=self.beat_interval, timeout=self.beat_timeout)
+        liveness.heartbeat = self.beats(now)
         if self.ping_interval != math.inf:
             liveness.pings = Beats.starting(now, interval=self.ping_interval, timeout=self.ping_timeout)
         if self.idle_timeout != math.inf:

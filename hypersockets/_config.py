@@ -19,8 +19,9 @@ from ._heartbeat import Heartbeat, Seconds, session_seconds, to_session_seconds
 from ._passive_ping import PassivePingDetector
 from ._redact import describe, mask_headers, mask_text, mask_url, show
 from ._routing import Framing, Handler, MessageRouter, Route, as_route, as_routes, check_router
+from ._send_limit import SendLimit
 from ._strategies import ExponentialBackoff, ReconnectionStrategy, is_retryable
-from ._subscriptions import ResumePoint, Subscription, as_subscriptions
+from ._subscriptions import BatchSubscriptions, ResumePoint, Subscription, as_subscriptions
 from ._transport import FROM_ENVIRONMENT, Connector, mask_proxy
 from ._values import choice, count, seconds, to_optional_seconds, to_seconds
 
@@ -165,7 +166,11 @@ class ClientConfig:
     )
     """Messages or :class:`Subscription`: sent in order on every connection, after auth."""
     subscribe_timeout: float = attrs.field(default=10.0, converter=to_seconds, validator=seconds(positive=True))
-    """Seconds for the acks."""
+    """Seconds for the acks, from the last subscription sent."""
+    batch_subscriptions: BatchSubscriptions | None = attrs.field(default=None, repr=_show_type)
+    """A plain or async callable that makes few messages of many subscriptions; given all that are unsent."""
+    send_limit: SendLimit | None = None
+    """How many messages may be sent in any stretch of time. ``None``: as many as the connection takes."""
     framing: Framing | None = attrs.field(default=None, repr=_show_type)
     """A factory, called for each connection, of a function ``(frame) -> iterable of frames``."""
     router: MessageRouter | None = attrs.field(default=None, repr=_show_type)
@@ -252,6 +257,11 @@ class ClientConfig:
         check_callable("passive_ping", self.passive_ping, "(frame) -> reply or None", or_none=True)
         can_delay = _has(self.reconnect_strategy, "next_delay")
         _require("reconnect_strategy", self.reconnect_strategy, can_delay, "an object with next_delay(attempt)")
+        _require(
+            "batch_subscriptions", self.batch_subscriptions, _may_call(self.batch_subscriptions), "a callable or None"
+        )
+        _require("send_limit", self.send_limit, _is(self.send_limit, SendLimit), "a SendLimit or None")
+        _check_pace(self)
         check_callable("is_retryable", self.is_retryable, "(error) -> bool")
         check_callable("message_id", self.message_id, "(message) -> id", or_none=True)
         hook = self.on_ready
@@ -294,6 +304,23 @@ def _require(field: str, value: object, ok: bool, what: str) -> None:
     if not ok:
         given = show(value) if isinstance(value, str) else describe(value)
         raise ConfigurationError(f"{field} is {given}; it must be {what}")
+
+
+def _may_call(value: object) -> bool:
+    return value is None or callable(value)
+
+
+def _check_pace(config: ClientConfig) -> None:
+    """Refuse heartbeats that would take all that may be sent, and still come late."""
+    limit, heartbeat = config.send_limit, config.heartbeat
+    if limit is None or heartbeat is None or callable(heartbeat.interval):
+        return
+    interval = to_seconds(heartbeat.interval)
+    if interval * limit.count <= limit.per:
+        raise ConfigurationError(
+            f"heartbeat.interval is {interval:g}: every {interval:g} s one of the {limit.count} messages that "
+            f"send_limit allows in {limit.per:g} s leaves nothing for others; take a longer interval"
+        )
 
 
 def _is(value: object, kind: type) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -34,6 +35,10 @@ class Channel:
     write: Callable[[Frame], Awaitable[None]] = attrs.field(repr=False)
     loss: ConnectionLostError | None = None
     """What the methods here have raised: of this connection, not of another client that the user's code uses."""
+    scope: anyio.CancelScope = attrs.field(factory=anyio.CancelScope, repr=False)
+    """Its deadline is how long all of auth may take."""
+    left: float | None = None
+    """Seconds of that when the clock was stopped. ``None`` while it runs."""
 
     async def receive(self) -> Frame:
         """Wait for the next frame and take it."""
@@ -48,6 +53,14 @@ class Channel:
         except ConnectionLostError as error:
             self.loss = error
             raise
+
+    def turn(self, at: float) -> None:
+        """Take note of when what is to be sent may be: to wait for that is our doing, and stops the clock."""
+        now = anyio.current_time()
+        if at > now and self.left is None:
+            self.left, self.scope.deadline = self.scope.deadline - now, math.inf
+        elif at <= now and self.left is not None:
+            self.scope.deadline, self.left = now + self.left, None
 
     async def send(self, message: Frame) -> None:
         """Send one message."""
@@ -67,7 +80,8 @@ async def authenticate(auth: Auth, channel: Channel, *, timeout: float) -> None:
         AuthenticationError: The user's code raised; that is the ``__cause__``.
         ConnectionLostError: The connection has ended.
     """
-    with anyio.move_on_after(timeout) as scope:
+    channel.scope.deadline = anyio.current_time() + timeout
+    with channel.scope as scope:
         try:
             if isinstance(auth, AuthProvider):
                 await _exchange(auth, channel)

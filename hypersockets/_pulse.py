@@ -50,11 +50,11 @@ class Pulse:
             self._is_asking = True
             self.start("heartbeat", partial(self._ask_and_beat, self.message))
         else:
-            self._last = self.wire.post(as_message(self.message))
+            self._last = self.wire.post(as_message(self.message), is_urgent=True)
 
     async def _ask_and_beat(self, message: Callable[[], Any]) -> None:
         try:
-            self._last = self.wire.post(as_message(await call(message)))
+            self._last = self.wire.post(as_message(await call(message)), is_urgent=True)
         except Exception as error:
             what = f"the heartbeat.message callable raised {type(error).__name__}"
             lost = ConnectionLostError(what, code=1000, by="us")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -31,13 +32,16 @@ from ._errors import (
     SubscriptionRefusedError,
 )
 from ._events import Connecting, ErrorOccurred, RouteStale
+from ._heartbeat import Beats
 from ._inbox import Inbox
 from ._lane import Lane
 from ._liveness import Liveness
 from ._login import Channel, authenticate
 from ._overlap import Overlap
+from ._paced_wire import PacedWire
 from ._pulse import Pulse
 from ._redact import mask_url
+from ._send_limit import Share
 from ._state import ConnectionState
 from ._subscribing import subscribe_all, subscribe_more
 from ._subscriptions import ResumePoint, Wanted
@@ -144,7 +148,7 @@ class Session:
         self._linger = 0.0
         self._lingering: anyio.CancelScope | None = None
         """Of the wait for the peer's last words. ``None`` before that."""
-        self._is_authenticating = False
+        self._is_authenticating = self._has_logged_in = False
         self._opening = anyio.CancelScope()
         self._serving = anyio.CancelScope()
         self._flushing: anyio.CancelScope | None = None
@@ -153,13 +157,21 @@ class Session:
         """Rung when a subscription has come further, or another one is wanted."""
         self._is_subscribing = False
         """Whether a task sends what has become wanted since the session is ready."""
+        limit = core.config.send_limit
+        self._share = (
+            None if limit is None else Share(window=limit._window, beats=self._beats, keeps_room=self._keeps_room)
+        )
+        """Its part in the limit of what is sent. ``None`` iff there is no limit."""
+        self._foreseen: Beats | None = None
+        """Heartbeats as they would be had it been ready after auth. ``None`` before, and if there are none."""
 
     # The life of a session.
 
     async def run(self) -> Ended:
         """Open, restore, serve; return why it ended."""
         try:
-            self.ended = await self._run()
+            with self._share or nullcontext():
+                self.ended = await self._run()
             return self.ended
         finally:
             self.over.set()
@@ -208,7 +220,7 @@ class Session:
         async with anyio.create_task_group() as group:
             self._children = children = Children(group)
             try:
-                self._wire = wire = Wire(
+                self._wire = wire = (Wire if self._share is None else partial(PacedWire, self._share))(
                     self._core,
                     transport,
                     self._inbox,
@@ -260,12 +272,17 @@ class Session:
             self._move(ConnectionState.AUTHENTICATING)
             headers = getattr(transport, "response_headers", {})
             channel = Channel(self.url, self.subprotocol, headers, self._inbox, wire.send)
+            if self._share is not None:
+                wire.on_turn = channel.turn
             self._is_authenticating = True
             await authenticate(config.auth, channel, timeout=config.auth_timeout)
             self._is_authenticating = False
+            self._has_logged_in = True
+            self._room_changed()
             if self._inbox.end is not None:
                 raise self._inbox.end
         clocks = await ask_clocks(config)
+        self._foreseen = clocks.beats(anyio.current_time())
         self._dispatch.start()
         if len(core.subscriptions):
             self._move(ConnectionState.SUBSCRIBING)
@@ -371,7 +388,7 @@ class Session:
         message = wanted.subscription.unsubscribe
         may_be = self.told.was_sent(wanted) and not self.told.is_refused(wanted)
         if self._wire is not None and may_be and message is not None:
-            self._wire.post(message)
+            self._wire.post(message, self._progress.ring)
         self.told.forget(wanted)
 
     # The end of a session.
@@ -389,6 +406,7 @@ class Session:
             self._lost_at = anyio.current_time()
             assert self._wire is not None  # what is not open yet cannot be lost
             self._wire.serve_users(False)  # what they send belongs to the next session now
+            self._room_changed()
             self._core.session_lost(self, error)
             self._serving.cancel()
 
@@ -490,10 +508,32 @@ class Session:
     def _beat(self) -> None:
         assert self._pulse is not None  # the clock runs from ready on
         self._pulse.beat()
+        self._room_changed()
 
     def _ping(self) -> None:
         assert self._pulse is not None
         self._pulse.ping()
+
+    # What the limit of sends wants to know.
+
+    def _keeps_room(self) -> bool:
+        """Tell whether something urgent may have to be sent at any moment."""
+        config = self._config
+        must_log_in = config.auth is not None and not self._has_logged_in
+        return self._why is None and (must_log_in or config.passive_ping is not None)
+
+    def _beats(self) -> Beats | None:
+        """Return the heartbeats to come; while it subscribes, those that may come: not all room is for the others."""
+        if self._why is not None:
+            return None
+        if self._liveness.heartbeat is None and self._foreseen is not None:
+            self._foreseen.due(anyio.current_time())
+            return self._foreseen
+        return self._liveness.heartbeat
+
+    def _room_changed(self) -> None:
+        if self._share is not None:
+            self._share.window.changed()
 
     def _on_dead_peer(self, error: ConnectionLostError) -> None:
         self.end(error, farewell=(1011, ""))

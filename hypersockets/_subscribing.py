@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
 import anyio
 
-from ._asking import ask
+from ._batching import OnError, is_unsent, message_of, note_sent, send_together
 from ._bell import Bell
 from ._core import Core
-from ._errors import ConnectError, HyperSocketError, SubscriptionRefusedError, SubscriptionTimeoutError
+from ._errors import HyperSocketError, SubscriptionRefusedError, SubscriptionTimeoutError
 from ._events import ErrorOccurred
-from ._message import as_message
 from ._subscriptions import Verdict, Wanted
 from ._told import Told
 from ._wire import Wire
@@ -28,10 +28,10 @@ async def subscribe_all(core: Core, told: Told, wire: Wire, progress: Bell) -> N
     """
     timeout = core.config.subscribe_timeout
     with anyio.move_on_after(timeout) as scope:
+        # It is the acks that have so long, not what waits for its turn to be sent.
+        wire.on_turn = partial(_set_deadline, scope, timeout)
         while told.unsettled():
-            for wanted in told.unsent():
-                await _send(core, told, wire, wanted, progress)
-                scope.deadline = anyio.current_time() + timeout  # it is the acks that have so long
+            await _send_all(core, told, wire, progress, _let_out)
             await progress.wait()
         return
     missing = told.unsettled()
@@ -41,33 +41,45 @@ async def subscribe_all(core: Core, told: Told, wire: Wire, progress: Bell) -> N
     )
 
 
+def _set_deadline(scope: anyio.CancelScope, timeout: float, at: float) -> None:
+    scope.deadline = at + timeout
+
+
+def _let_out(_: Sequence[Wanted], error: HyperSocketError) -> None:
+    raise error
+
+
 async def subscribe_more(core: Core, told: Told, wire: Wire, progress: Bell) -> None:
     """Send what has become wanted while the session is ready, until there is no more of it."""
-    while unsent := told.unsent():
-        for wanted in unsent:
-            try:
-                await _send(core, told, wire, wanted, progress)
-            except HyperSocketError as error:  # this one cannot be asked for; the session is not to blame
-                core.emit(ErrorOccurred, error=error)
-                told.settle(wanted, error)  # it stays wanted, and the next session asks again
+
+    def tell(unasked: Sequence[Wanted], error: HyperSocketError) -> None:
+        core.emit(ErrorOccurred, error=error)  # these cannot be asked for; the session is not to blame
+        for wanted in unasked:
+            told.settle(wanted, error)  # it stays wanted, and the next session asks again
+
+    while told.unsent():
+        await _send_all(core, told, wire, progress, tell)
 
 
-async def _send(core: Core, told: Told, wire: Wire, wanted: Wanted, progress: Bell) -> None:
-    message = wanted.subscription.message
-    if callable(message):
+async def _send_all(core: Core, told: Told, wire: Wire, progress: Bell, on_error: OnError) -> None:
+    """Send what is unsent now, one after the other or as the user's ``batch_subscriptions`` wants it."""
+    if core.config.batch_subscriptions is not None:
+        await send_together(core, told, wire, progress, on_error)
+        return
+    limit = core.config.send_limit
+    for wanted in told.unsent():
+        # What waits for its turn has been asked for, and could be out of date by then: no more of it than goes at once.
+        while limit is not None and wire.backlog >= limit.count:
+            await progress.wait()  # rung for each that is sent
         try:
-            message = as_message(await ask("subscription", message, core.resume_point()))
-        except (TypeError, ValueError) as error:
-            raise ConnectError(f"the subscription callable gave no message: {error}") from error
-    if core.subscriptions.get(wanted.key) is not wanted or told.was_sent(wanted):
-        return  # unsubscribed while this one, or another, was asked for
-    told.sending(wanted)
-    wire.post(message, partial(_sent, told, wanted, progress))
-
-
-def _sent(told: Told, wanted: Wanted, progress: Bell) -> None:
-    told.sent(wanted)
-    progress.ring()
+            message = await message_of(core, wanted)
+        except HyperSocketError as error:
+            on_error([wanted], error)
+            continue
+        if is_unsent(core, told, wanted):
+            told.sending(wanted)
+            wire.post(message, partial(note_sent, told, [wanted], progress))
+        wire.on_turn(anyio.current_time())
 
 
 async def confirmation(core: Core, wanted: Wanted, *, from_handler: bool, is_scoped: bool = False) -> None:
@@ -93,11 +105,15 @@ async def confirmation(core: Core, wanted: Wanted, *, from_handler: bool, is_sco
         bell.ring()
 
     wanted.watchers.append(settled)
+    if core.config.send_limit is not None:
+        wanted.sent_watchers.append(bell.ring)
     core.watchers.add(bell)
     try:
         while not verdicts:
             session = core.session
-            with anyio.move_on_after(core.config.subscribe_timeout if session is not None else None) as scope:
+            # It is the ack that has so long, not what waits for its turn to be sent.
+            is_awaited = session is not None and (core.config.send_limit is None or session.told.is_out(wanted))
+            with anyio.move_on_after(core.config.subscribe_timeout if is_awaited else None) as scope:
                 await bell.wait()
             core.must_be_open(from_handler=from_handler)
             if scope.cancelled_caught and not verdicts and core.session is session:
@@ -110,6 +126,8 @@ async def confirmation(core: Core, wanted: Wanted, *, from_handler: bool, is_sco
         core.watchers.discard(bell)
         if settled in wanted.watchers:
             wanted.watchers.remove(settled)
+        if core.config.send_limit is not None:
+            wanted.sent_watchers.remove(bell.ring)
     if isinstance(verdicts[0], Exception):
         raise verdicts[0]
     if not verdicts[0]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -79,6 +79,10 @@ class Subscription:
         return self.message if self.key is None else self.key
 
 
+BatchSubscriptions = Callable[[Sequence[Subscription]], Iterable[Frame] | Awaitable[Iterable[Frame]]]
+"""Makes messages of entries, whose own messages are no callables any more."""
+
+
 def as_subscription(entry: Subscription | SubscriptionMessage) -> Subscription:
     """Return ``entry`` as a :class:`Subscription`."""
     return entry if isinstance(entry, Subscription) else Subscription(entry)
@@ -120,6 +124,8 @@ class Wanted:
     """Whether it is wanted whoever else wants it: by the configuration, or by ``subscribe``."""
     scopes: list[Callable[[], None]] = attrs.field(factory=list)
     """One for each block that wants it: called if it is unsubscribed under the block."""
+    sent_watchers: list[Callable[[], None]] = attrs.field(factory=list)
+    """Each is called whenever a connection was sent it."""
 
     def tell(self, verdict: Verdict) -> None:
         """Tell whoever waits for it."""

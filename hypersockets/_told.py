@@ -21,9 +21,10 @@ class _Stage(enum.Enum):
     """How far an entry has come on this connection."""
 
     UNSENT = 1
-    SENT = 2
-    CONFIRMED = 3
-    REFUSED = 4
+    SENDING = 2
+    SENT = 3
+    CONFIRMED = 4
+    REFUSED = 5
 
 
 @attrs.define(eq=False)
@@ -36,14 +37,18 @@ class Told:
     acks: dict[Wanted, Ack] = attrs.field(factory=dict, init=False)
     """Of what was sent and has no verdict, oldest first; always the same dictionary."""
     _stages: dict[Wanted, _Stage] = attrs.field(factory=dict, init=False)
-    """Of what was sent."""
+    """Of what was sent, or is about to be."""
 
     def _stage(self, wanted: Wanted) -> _Stage:
         return self._stages.get(wanted, _Stage.UNSENT)
 
     def was_sent(self, wanted: Wanted) -> bool:
-        """Whether the connection has been sent it."""
+        """Whether the connection has been sent it, or is about to be."""
         return wanted in self._stages
+
+    def is_out(self, wanted: Wanted) -> bool:
+        """Whether the connection has been sent it: where sends are paced that takes its time."""
+        return self._stage(wanted) not in (_Stage.UNSENT, _Stage.SENDING)
 
     def is_confirmed(self, wanted: Wanted) -> bool:
         """Whether the connection has confirmed it."""
@@ -69,14 +74,18 @@ class Told:
 
     def sending(self, wanted: Wanted) -> None:
         """Note that its message is about to be sent; an ack is awaited from here on."""
-        self._stages[wanted] = _Stage.SENT
+        self._stages[wanted] = _Stage.SENDING
         if wanted.subscription.ack is not None:
             self.acks[wanted] = wanted.subscription.ack
 
     def sent(self, wanted: Wanted) -> None:
         """Note that its message is out: that is all the confirmation there is without an ``ack``."""
-        if wanted.subscription.ack is None and self._stage(wanted) is _Stage.SENT:
-            self.settle(wanted, True)
+        if self._stage(wanted) is _Stage.SENDING:
+            self._stages[wanted] = _Stage.SENT
+            for watcher in wanted.sent_watchers:
+                watcher()
+            if wanted.subscription.ack is None:
+                self.settle(wanted, True)
 
     def settle(self, wanted: Wanted, verdict: Verdict) -> None:
         """Note the verdict and tell whoever waits for it."""

@@ -35,6 +35,10 @@ LAST_WORDS = 1.0
 """Seconds for which a connection that cannot be written to any more is still read."""
 
 
+def _nothing(_: float) -> None:
+    pass
+
+
 class Wire:
     """Reader and writer of one connection."""
 
@@ -83,6 +87,10 @@ class Wire:
         self._pings: list[Callable[[float], None]] = []
         """Protocol pings to be written: what to do when each is answered."""
         self._bell = Bell()
+        self._wait: Callable[[], Awaitable[None]] = self._bell.wait
+        """Waits until there may be something to write."""
+        self.on_turn: Callable[[float], None] = _nothing
+        """Called where sends are paced: with the time when the next of the session's own may be written, or is."""
         self._own: list[Outgoing] = []
         """Auth, subscriptions, heartbeats: sent before anything else, in order."""
         self._replies: list[Outgoing] = []
@@ -203,15 +211,29 @@ class Wire:
             self._core.outbox.on_item = None
         self._bell.ring()
 
-    def post(self, message: Frame, on_sent: Callable[[], None] | None = None) -> Outgoing:
-        """Queue a message of the session's own; return it, for whoever wants to wait."""
+    def post(self, message: Frame, on_sent: Callable[[], None] | None = None, *, is_urgent: bool = False) -> Outgoing:
+        """Queue a message of the session's own; return it, for whoever wants to wait.
+
+        Args:
+            message: What to send.
+            on_sent: Called when it is with the socket.
+            is_urgent: Where sends are paced it goes before others of the session's own: auth, heartbeats.
+        """
         item = Outgoing(message, on_sent=on_sent)
         if self._is_over:
             item.settle(self._over())
         else:
-            self._own.append(item)
+            self._queue(item, urgent=is_urgent)
             self._bell.ring()
         return item
+
+    def _queue(self, item: Outgoing, *, urgent: bool) -> None:
+        self._own.append(item)
+
+    @property
+    def backlog(self) -> int:
+        """How many of the session's own messages wait for their turn, where sends are paced."""
+        return 0
 
     @property
     def can_ping(self) -> bool:
@@ -224,12 +246,12 @@ class Wire:
         self._bell.ring()
 
     async def send(self, message: Frame) -> None:
-        """Send a message of the session's own.
+        """Send a message of the session's own that is urgent.
 
         Raises:
             ConnectionLostError: The session ended before the message was sent.
         """
-        await self.post(message).wait()
+        await self.post(message, is_urgent=True).wait()
 
     async def write(self) -> None:
         """Send what waits, until the connection ends."""
@@ -240,15 +262,18 @@ class Wire:
                         await self._start_ping(self._pings.pop(0))
                 items = self._next()
                 if not items:
-                    await self._bell.wait()
+                    await self._wait()
                 elif not await self._write(items):
                     return
         finally:
-            self.serve_users(False)
-            self._is_over = True
-            for own in self._own:
-                own.settle(self._over())
-            self._own.clear()
+            self._end_writing()
+
+    def _end_writing(self) -> None:
+        self.serve_users(False)
+        self._is_over = True
+        for own in self._own:
+            own.settle(self._over())
+        self._own.clear()
 
     def _over(self) -> ConnectionLostError:
         return self._inbox.end or ConnectionLostError("the session ended", by="us")

@@ -8,10 +8,11 @@ from ._errors import LostBy
 from ._heartbeat import Seconds
 from ._message import Frame
 from ._routing import Framing, Handler, Overflow
-from ._subscriptions import SubscriptionMessage
+from ._subscriptions import BatchSubscriptions, SubscriptionMessage
 
 __all__ = [
     "Auth",
+    "BatchSubscriptions",
     "Frame",
     "Framing",
     "GapHandler",

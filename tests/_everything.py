@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -153,6 +153,10 @@ class Everything:
 
         return is_ack
 
+    async def batch(self, entries: Sequence[hs.Subscription]) -> list[Any]:
+        await _a_moment()
+        return [entry.message for entry in entries]
+
     async def parse(self, frame: str | bytes) -> Any:
         await _a_moment()
         return json.loads(frame)
@@ -212,6 +216,8 @@ class Everything:
             headers=self.headers,
             transport=server.connector(latency=LATENCY, capacity=1000),
             auth=self.challenged if self.login else self,
+            send_limit=hs.SendLimit(1, 0.002) if self.login else None,
+            batch_subscriptions=self.batch if self.login else None,
             subscriptions=[hs.Subscription(self.first_subscription, key="first", ack=self.ack("first")), "sub plain"],
             heartbeat=hs.Heartbeat(self.beat_interval, self.beat, pong=self.is_pong),
             passive_ping=self.passive_ping,

@@ -279,8 +279,8 @@ def test_the_strategy_gives_up(backend: str, scenario: Callable[[], Everything],
 
 _HERE = Path(__file__).parent.parent / "hypersockets"
 _RUNNING = (
-    "_connect _supervisor _session _core _wire _dispatch _liveness _pulse _login _subscribing _workers _outbox _inbox "
-    "_bell _calls _asking _stream_transport _writer _endings"
+    "_connect _supervisor _session _core _wire _paced_wire _dispatch _liveness _pulse _login _subscribing _batching "
+    "_workers _outbox _inbox _bell _calls _asking _stream_transport _writer _endings"
 )
 _ELSEWHERE = {
     "_say_goodbye(transport, *(self._core.closing": "met only by who is cancelled; see cancel_natively_twice",
@@ -288,6 +288,8 @@ _ELSEWHERE = {
     'children.ended("reader")': "suspends for one turn of the loop, if at all; see test_g05_a_batch_that_comes",
     "await self.transport.ping()": "of a transport without `start_ping`; see test_a_transport_with_the_bare_minimum",
     "await self._transport.send(items[0].message)": "of a transport without `send_many`; see the same test",
+    "await self._transport.send(messages[0])": "of a transport without `send_many`, where sends are paced",
+    "progress.wait()  # rung for each that is sent": "see test_what_cannot_be_sent_yet_is_not_asked_for_yet",
     "await self.send_many((message,))": "of `send`, for other users of the transport; see the conformance suite",
     "of a ping that somebody waits for": "for other users of the transport; see the conformance suite",
     "await heir.over.wait()": "met by a loss while the next connection is being made; see test_rotation_live",

@@ -18,6 +18,7 @@ from hypersockets._errors import ConfigurationError
 from hypersockets._heartbeat import Heartbeat
 from hypersockets._passive_ping import TextPassivePing
 from hypersockets._routing import JsonRouter, Route
+from hypersockets._send_limit import SendLimit
 from hypersockets._strategies import ExponentialBackoff, FixedDelay, NeverReconnect, is_retryable
 from hypersockets._subscriptions import Subscription
 
@@ -88,6 +89,8 @@ def test_defaults() -> None:
         "auth_timeout": 10,
         "subscriptions": (),
         "subscribe_timeout": 10,
+        "batch_subscriptions": None,
+        "send_limit": None,
         "framing": None,
         "sequence": None,
         "on_gap": None,
@@ -236,6 +239,9 @@ def test_durations(field: str) -> None:
         ("subscriptions", SECRET, "subscriptions is of type str; it must be a list of messages or Subscriptions"),
         ("subscriptions", [{"op": SECRET}], r"subscriptions\[0\]: Subscription.message is of type dict"),
         ("subscribe_timeout", 0, "subscribe_timeout is 0.0"),
+        ("batch_subscriptions", ["sub"], "batch_subscriptions is of type list; it must be a callable or None"),
+        ("send_limit", (5, 1), "send_limit is of type tuple; it must be a SendLimit or None"),
+        ("send_limit", SendLimit, "send_limit is the class SendLimit; it must be a SendLimit or None"),
         ("framing", 5, r"framing is 5; it must be a callable .*, or None"),
         ("framing", answers, "framing is an async function"),
         ("sequence", 5, r"sequence is 5; it must be a callable \(message\) -> \(key, number\) or None, or None"),

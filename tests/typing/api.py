@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Hashable, Mapping
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -98,6 +98,19 @@ async def on_gap(gap: hs.GapDetected, client: hs.Client) -> None:
     await client.resubscribe(gap.key)
 
 
+def batch(entries: Sequence[hs.Subscription]) -> list[str | bytes]:
+    return [str(entry.key) for entry in entries]
+
+
+async def batch_later(entries: Sequence[hs.Subscription]) -> Iterable[str]:
+    return (str(entry.key) for entry in entries)
+
+
+limit = hs.SendLimit(5, timedelta(seconds=1))
+assert_type(limit.count, int)
+assert_type(limit.per, float)
+
+
 async def headers() -> dict[str, str]:
     return {"Authorization": "…"}
 
@@ -149,6 +162,9 @@ hs.ClientConfig(url="wss://example.com", passive_ping=hs.JsonPassivePing("op", "
 hs.ClientConfig(url="wss://example.com", sequence=sequence, on_gap=on_gap)
 hs.ClientConfig(url="wss://example.com", sequence=lambda message: ("all", 1), on_gap=lambda gap, client: None)
 hs.ClientConfig(url="wss://example.com", sequence=lambda message: 1)  # type: ignore[arg-type,return-value]
+hs.ClientConfig(url="wss://example.com", send_limit=limit, batch_subscriptions=batch)
+hs.ClientConfig(url="wss://example.com", send_limit=hs.SendLimit(300, per=60), batch_subscriptions=batch_later)
+hs.ClientConfig(url="wss://example.com", send_limit=(5, 1))  # type: ignore[arg-type]
 hs.ClientConfig("wss://example.com")  # type: ignore[call-arg]
 hs.ClientConfig(url="wss://example.com", compression="gzip")  # type: ignore[arg-type]
 hs.ClientConfig(url="wss://example.com", on_handler_error="ignore")  # type: ignore[arg-type]
