@@ -243,6 +243,13 @@ def bench(session: nox.Session) -> None:
     session.run("python", "-m", "benchmarks.run", *arguments, *session.posargs)
 
 
+@nox.session(python=NEWEST, default=False)
+def limiter(session: nox.Session) -> None:
+    """Count a million virtual sends on each backend in strict rolling windows; try `-- --sends 20000`."""
+    session.install("-e", ".")
+    session.run("python", "-m", "benchmarks.limiter", *session.posargs)
+
+
 # --- how ----------------------------------------------------------------------------------------------------------
 
 
