@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 import anyio
@@ -173,21 +173,28 @@ def test_a_cooling_url_is_never_chosen_while_another_is_not(letters: str, steps:
 # A client.
 
 
+@attrs.define
+class Cluster:
+    """Three servers, in memory."""
+
+    servers: list[ScriptedServer]
+    asked: list[tuple[float, str]] = attrs.field(factory=list)
+    """When and where to: all attempts, those of rotations too."""
+
+    async def open_stream(self, request: hs.OpenRequest) -> ByteStream:
+        host = request.url[-1]
+        self.asked.append((anyio.current_time(), host))
+        return await self.servers["abc".index(host)].connect()
+
+    def connect(self, url: Any, **fields: Any) -> AbstractAsyncContextManager[hs.Client]:
+        fields = {"reconnect_strategy": FAST, "ping_interval": None, **fields}
+        return hs.connect(hs.ClientConfig(url=url, transport=hs.StreamConnector(self.open_stream), **fields))
+
+
 @asynccontextmanager
-async def several(a: Any, b: Any, c: Any = idle) -> AsyncIterator[tuple[list[ScriptedServer], hs.Connector]]:
-    """Yield three servers, and a connector that goes to the one that the URL names."""
+async def cluster(a: Any, b: Any, c: Any = idle) -> AsyncIterator[Cluster]:
     async with ScriptedServer(a) as one, ScriptedServer(b) as two, ScriptedServer(c) as three:
-        servers = [one, two, three]
-
-        async def open_stream(request: hs.OpenRequest) -> ByteStream:
-            return await servers["abc".index(request.url[-1])].connect()
-
-        yield servers, hs.StreamConnector(open_stream)
-
-
-def settings(connector: hs.Connector, urls: Any, **fields: Any) -> hs.ClientConfig:
-    fields = {"reconnect_strategy": FAST, "ping_interval": None, **fields}
-    return hs.ClientConfig(url=urls, transport=connector, **fields)
+        yield Cluster([one, two, three])
 
 
 async def rejects(peer: Peer) -> None:
@@ -200,27 +207,81 @@ async def lasts(peer: Peer) -> None:
     peer.cut()
 
 
-def attempts(client: hs.Client) -> list[tuple[float, str]]:
-    """When and where to: the hosts of all attempts."""
-    return [(event.at, event.url[-1]) for event in of(hs.Connecting, happened(client))]
-
-
 @pytest.mark.anyio
 async def test_from_server_to_server_and_back() -> None:
     """A failed attempt moves on; a lost session has its own again first; the preferred one comes round again."""
-    async with several([rejects, idle], [lasts, rejects, idle]) as (servers, connector):
-        async with hs.connect(settings(connector, ["ws://a", "ws://b", "ws://c"])) as client:
-            servers[2].refuse(1)
+    async with cluster([rejects, idle], [lasts, rejects, idle]) as here:
+        async with here.connect(["ws://a", "ws://b", "ws://c"]) as client:
+            here.servers[2].refuse(1)
             await wait_for(client, hs.Connected, 2)
-            assert attempts(client) == [(0, "a"), (1, "b"), (62, "b"), (63, "c"), (64, "a")]
+            assert here.asked == [(0, "a"), (1, "b"), (62, "b"), (63, "c"), (64, "a")]
 
 
 @pytest.mark.anyio
 async def test_while_it_cools_the_others_take_turns() -> None:
     """Two that fail one after the other do not keep a third from being tried before either is tried again."""
-    async with several(rejects, rejects, [rejects, idle]) as (_, connector):
-        async with hs.connect(settings(connector, ["ws://a", "ws://b", "ws://c"])) as client:
-            assert attempts(client) == [(0, "a"), (1, "b"), (2, "c"), (3, "a"), (4, "b"), (5, "c")]
+    async with cluster(rejects, rejects, [rejects, idle]) as here:
+        async with here.connect(["ws://a", "ws://b", "ws://c"]):
+            assert here.asked == [(0, "a"), (1, "b"), (2, "c"), (3, "a"), (4, "b"), (5, "c")]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("rotation", [None, "break-before-make"])
+async def test_a_rotation_comes_back_to_the_preferred_server(rotation: Any) -> None:
+    """Once that has cooled down, not before; and a session that is lost there has it again."""
+    async with cluster([rejects, lasts, idle], idle) as here:
+        async with here.connect(["ws://a", "ws://b"], rotation=rotation) as client:
+            await client.rotate()
+            await anyio.sleep_until(COOLDOWN)
+            await client.rotate()
+            await wait_for(client, hs.Disconnected, 1 if rotation is None else 3)
+            await client.wait_connected()
+            assert here.asked == [(0, "a"), (1, "b"), (1, "b"), (60, "a"), (121, "a")]
+
+
+@pytest.mark.anyio
+async def test_a_rotation_that_fails_says_something_about_its_server() -> None:
+    """It cools: the next rotation goes elsewhere, and so does the next attempt if it was the session's own."""
+    async with cluster([rejects, rejects, idle], [lasts, idle]) as here:
+        async with here.connect(["ws://a", "ws://b"]) as client:
+            await anyio.sleep_until(COOLDOWN)
+            with pytest.raises(hs.HandshakeRejectedError):
+                await client.rotate()
+            assert client.is_connected
+            await client.rotate()
+            assert here.asked == [(0, "a"), (1, "b"), (60, "a"), (60, "b")]
+    async with cluster([lasts, rejects, idle], idle) as here:
+        async with here.connect(["ws://a", "ws://b"]) as client:
+            began = here.asked[0][0]
+            await anyio.sleep(30)
+            with pytest.raises(hs.HandshakeRejectedError):
+                await client.rotate()
+            await wait_for(client, hs.Connected, 2)
+            assert [(at - began, url) for at, url in here.asked] == [(0, "a"), (30, "a"), (61, "b")]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(("preferred", "asked"), [([rejects, rejects], "abab"), ([idle, rejects], "aab")])
+async def test_a_rotation_that_breaks_before_it_fails(preferred: Any, asked: str) -> None:
+    """The lost session's own server is next, or the one behind if it was that which failed."""
+    async with cluster(preferred, idle) as here:
+        async with here.connect(["ws://a", "ws://b"], rotation="break-before-make") as client:
+            await anyio.sleep_until(COOLDOWN)
+            with pytest.raises(hs.HandshakeRejectedError):
+                await client.rotate()
+            await client.wait_connected()
+            assert "".join(host for _, host in here.asked) == asked
+
+
+@pytest.mark.anyio
+async def test_a_rotation_to_a_server_that_is_not_in_the_list(caplog: pytest.LogCaptureFixture) -> None:
+    """What is lost there is made again at the current one of the list; and the log says where it was lost."""
+    async with cluster(idle, idle, lasts) as here:
+        async with here.connect(["ws://a", "ws://b"]) as client:
+            await client.rotate("ws://c")
+            await wait_for(client, hs.Connected, 2)
+            assert here.asked == [(0, "a"), (0, "c"), (61, "a")]
+    assert "connection to ws://c lost" in caplog.text
 
 
 @pytest.mark.anyio
@@ -228,12 +289,12 @@ async def test_the_log_and_the_events_say_which_url_without_its_secrets(caplog: 
     """Of several, or of a callable's; the client's own name is the first host."""
     urls = ["ws://user:SECRET@a", "ws://user:SECRET@b"]
     with caplog.at_level(logging.WARNING, "hypersockets"):
-        async with several(rejects, [lasts, idle]) as (_, connector):
-            async with hs.connect(settings(connector, urls)) as client:
+        async with cluster(rejects, [lasts, idle]) as here:
+            async with here.connect(urls) as client:
                 await wait_for(client, hs.Connected, 2)
-        async with several(rejects, idle) as (_, connector):
+        async with cluster(rejects, idle) as here:
             given_out = iter(urls)
-            async with hs.connect(settings(connector, lambda: next(given_out))):
+            async with here.connect(lambda: next(given_out)):
                 pass
     assert [record.getMessage().partition(":")[2].partition(": ")[0] for record in caplog.records] == [
         " attempt to ws://***@a failed",
@@ -256,6 +317,6 @@ async def test_a_callable_that_raises_has_no_url_to_tell(caplog: pytest.LogCaptu
             raise ValueError
         return "ws://a"
 
-    async with several(idle, idle) as (_, connector):
-        async with hs.connect(settings(connector, url)):
+    async with cluster(idle, idle) as here:
+        async with here.connect(url):
             assert caplog.messages == ["client: attempt failed: the url callable raised ValueError"]

@@ -573,3 +573,34 @@ async def test_leaving_while_the_next_session_is_made() -> None:
         await wait_all_tasks_blocked()
         assert anyio.current_time() == 1
         assert [peer.received for peer in server.peers] == [["+a"], ["+a", "-a"]]
+
+
+# Rotation.
+
+
+async def test_a_rotation_keeps_blocks_and_their_messages_in_order() -> None:
+    """The next connection is subscribed before it takes over; each block has all, once, in order."""
+    async with exchange() as (here, server, client):
+        async with client.subscription(sub("a")) as one, client.subscription(sub("a")) as two:
+            await here.send(server.peers[0], 2)
+            await client.rotate()
+            await here.send(server.peers[1], 2)
+            assert [await take(stream, 4) for stream in (one, two)] == [[0, 1, 2, 3]] * 2
+        await wait_all_tasks_blocked()
+        assert [peer.received for peer in server.peers] == [["+a"], ["+a", "-a"]]
+        assert_nothing_is_left(client)
+
+
+async def test_a_block_that_comes_and_goes_while_a_rotation_is_under_way() -> None:
+    """Both connections are told."""
+    async with exchange(subscriptions=[sub("slow")]) as (here, server, client), anyio.create_task_group() as tasks:
+        here.ignored.add("slow")
+        tasks.start_soon(client.rotate)
+        await wait_all_tasks_blocked()
+        async with client.subscription(sub("a")):
+            await wait_all_tasks_blocked()
+        await server.peers[1].send(verdict("slow"))
+        await wait_all_tasks_blocked()
+        assert client.epoch == 2
+        assert [peer.received for peer in server.peers] == [["+slow", "+a", "-a"]] * 2
+        assert wanted(client) == ["slow"]
