@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from contextlib import AbstractAsyncContextManager
+from datetime import timedelta
 from typing import Any
 
 import anyio
@@ -18,6 +19,7 @@ from ._events import Event
 from ._lanes import stream_route
 from ._message import Frame, as_message
 from ._metrics import Metrics
+from ._requesting import reply_to
 from ._scopes import ask_for, forget, scoped
 from ._state import ConnectionState
 from ._streams import EventListener, MessageStream
@@ -65,6 +67,49 @@ class Client:
         if not wait and core.session is None:
             raise NotConnectedError(f"no session of {core.name} is ready ({core.state.name})")
         await core.outbox.send(frame, is_bound=not wait, from_handler=from_handler)
+
+    async def request(
+        self,
+        message: Frame,
+        *,
+        match: Callable[[Any], bool] | None = None,
+        reply_key: Hashable = None,
+        timeout: float | timedelta,
+        retry: bool = False,
+        text: bool | None = None,
+    ) -> Any:
+        """Send a message and return the first one, parsed, that is the reply to it; that is not routed.
+
+        Any number may be in flight. A message answers one request: the oldest of those that claim it. By
+        ``reply_key`` it is found by one look-up, however many are in flight; by ``match`` each is asked. As
+        :meth:`send` it waits for a session; inside a handler, too.
+
+        Args:
+            message: As for :meth:`send`.
+            match: A plain function: whether a parsed message is the reply. Either this or ``reply_key``.
+            reply_key: The id of the reply, as :attr:`ClientConfig.reply_key` finds it in a parsed message.
+            timeout: Seconds from the call on, waiting for a session included; a ``timedelta`` is taken too.
+            retry: After a loss send it again on the next session; without it, what the loss hit after it was sent
+                fails, for the server may have acted on it. What was not sent whole goes out on the next session in
+                any case.
+            text: As for :meth:`send`.
+
+        Raises:
+            RequestTimeoutError: No reply within ``timeout``; a later one is routed as usual.
+            ConnectionLostError: The session was lost after the message was sent, and ``retry`` is not set.
+            ClientClosedError: The client is closed, or is closing: nothing more is read then.
+            ConfigurationError: ``reply_key`` without the field of the configuration; a bad ``timeout`` or ``match``.
+            TypeError, ValueError: Not a message; not one of ``match`` and ``reply_key``.
+        """
+        return await reply_to(
+            self._core,
+            as_message(message, text=text),
+            match=match,
+            reply_key=reply_key,
+            timeout=timeout,
+            retry=retry,
+            from_handler=self._called_by_handler(),
+        )
 
     # Subscriptions.
 

@@ -181,6 +181,9 @@ class ClientConfig:
     """Route key to handler or :class:`Route`."""
     default_handler: Route | None = attrs.field(default=None, converter=_as_default_route, repr=_show_type)
     """For keys that have no handler and no stream; one lane for all of them."""
+    reply_key: Callable[[Any], Hashable] | None = attrs.field(default=None, repr=_show_type)
+    """``reply_key(parsed message)``: the id of the request that it answers, or ``None``; asked only while a
+    ``request(..., reply_key=id)`` waits."""
     on_handler_error: OnHandlerError = attrs.field(default="raise", validator=choice(*get_args(OnHandlerError)))
     """What an exception from a handler does."""
     sequence: Sequencer | None = attrs.field(default=None, repr=False)
@@ -247,6 +250,7 @@ class ClientConfig:
         check_auth(self.auth)
         check_callable("framing", self.framing, "() -> (frame) -> frames", or_none=True)
         check_router(self.router)
+        check_callable("reply_key", self.reply_key, "(message) -> id or None", or_none=True)
         _require("heartbeat", self.heartbeat, _is(self.heartbeat, Heartbeat), "a Heartbeat or None")
         check_callable("sequence", self.sequence, "(message) -> (key, number) or None", or_none=True)
         _require(

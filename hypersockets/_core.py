@@ -24,12 +24,14 @@ from ._events import (
     Rotated,
 )
 from ._gap_calls import GapCalls
+from ._inbox import Inbox
 from ._lane import Lane
 from ._lanes import Lanes
 from ._metrics import Counters, Metrics
 from ._outbox import Outbox
 from ._overlap import Overlap
 from ._redact import mask_url
+from ._requests import Requests
 from ._sequences import Sequences
 from ._state import ConnectionState, check_move
 from ._subscriptions import ResumePoint, SubscriptionSet
@@ -82,6 +84,7 @@ class Core:
         self.recent = Overlap()
         """What the present connection has brought lately; noted only where messages can be known again."""
         self.outbox = Outbox()
+        self.requests = Requests(config.reply_key, self.outbox)
         self.lanes = Lanes(
             config.handlers, config.default_handler, on_drop=self.dropped, on_message=self._lane_has_messages
         )
@@ -196,6 +199,20 @@ class Core:
             self.tell_handlers()
         self.changed()
 
+    def connection_over(self, inbox: Inbox, why: HyperSocketError | None) -> None:
+        """Let go of the requests that were sent on a connection of which everything has been parsed."""
+        if why is None or self.state is ConnectionState.CLOSING:  # they end with the client
+            return
+
+        def lost() -> ConnectionLostError:
+            assert isinstance(why, ConnectionLostError)  # requests are sent on ready sessions, and these end so
+            text = f"the session of {self.name} was lost before a reply came"
+            error = ConnectionLostError(text, code=why.code, reason=why.reason, by=why.by)
+            error.__cause__ = why
+            return error
+
+        self.requests.lost(inbox, lost)
+
     # Mishaps that do not end a session.
 
     def dropped(self, key: Hashable, count: int, why: str) -> None:
@@ -255,6 +272,8 @@ class Core:
         with anyio.CancelScope(deadline=self._drained_at):
             if dispatched is not None:
                 await dispatched.wait()
+            if self.closing is not None:  # handlers wait for replies too, and nothing more is read
+                self.requests.fail(self.closed_error)
             while not (self.lanes.are_handled and (gap_calls is None or gap_calls.are_over)):
                 await self.handled.wait()
             return
@@ -291,6 +310,7 @@ class Core:
         self.emit(Closed, error=self.failure)
         if self.failure is not None:
             cancel_body()
+        self.requests.fail(self.closed_error)
         self.outbox.fail(self.closed_error, lambda item: True)
         self.changed()
         for lane in self.lanes:

@@ -80,6 +80,7 @@ class Dispatch:
         self._on_held = on_held
         self._told = told
         self._acks = told.acks
+        self._requests = core.requests.pending
         router = core.config.router
         self._parse_many: Callable[[Frame], Iterable[Any]] | None = getattr(router, "parse_many", None)
         self._parse: Callable[[Frame], Any] | None = getattr(router, "parse", None)
@@ -218,7 +219,8 @@ class Dispatch:
 
         Messages of one key count for equally many bytes each: at the most for :data:`LARGE` less than they should.
         """
-        plain, parse, key_of, acks = self._plain, self._parse, self._key_of, self._acks
+        plain, parse, key_of = self._plain, self._parse, self._key_of
+        acks, requests = self._acks, self._requests
         runs: dict[Hashable, list[Any]] = {}
         sizes: dict[Hashable, int] = {}
         known: type = str
@@ -231,7 +233,7 @@ class Dispatch:
                         self._inbox.size += counted_size(frame)
                         break
                     known = type(message)
-                if acks and self._is_ack(message):
+                if (acks or requests) and self._is_claimed(message):
                     continue
                 key = None if key_of is None else key_of(message)
                 try:
@@ -273,7 +275,7 @@ class Dispatch:
         """Sort messages by key; each that one of the user's functions cannot look at is skipped."""
         for message in messages:
             try:
-                if self._acks and self._is_ack(message):
+                if (self._acks or self._requests) and self._is_claimed(message):
                     continue
                 runs.setdefault(self._key(message), []).append(message)
             except mishaps() as error:
@@ -303,10 +305,32 @@ class Dispatch:
 
     def _deliver_parsed(self, message: Any, size: int) -> None:
         try:
-            if not (self._acks and self._is_ack(message)):
+            if not ((self._acks or self._requests) and self._is_claimed(message)):
                 self._deliver(self._key(message), [message], size)
         except mishaps() as error:
             self._core.parse_failed(error)
+
+    def _is_claimed(self, message: Any) -> bool:
+        """Tell whether a message is an ack, or else the reply to a request, and give it to who waits for it.
+
+        What one of the user's functions raises comes out, unless another one claims the message.
+        """
+        error: BaseException | None = None
+        if self._acks:
+            try:
+                if self._is_ack(message):
+                    return True
+            except mishaps() as raised:
+                error = raised
+        if self._requests:
+            try:
+                if self._core.requests.offer(message, self._inbox):
+                    return True
+            except mishaps() as raised:
+                error = raised if error is None else error
+        if error is not None:
+            raise error
+        return False
 
     def _is_ack(self, message: Any) -> bool:
         verdicts = self._told.offer(message)

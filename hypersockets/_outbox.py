@@ -5,13 +5,14 @@ Every item has its own waiting caller, so the outbox is as bounded as the number
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import attrs
 from anyio.lowlevel import checkpoint_if_cancelled
 
 from ._bell import Bell
 from ._errors import NotConnectedError
+from ._inbox import Inbox
 from ._message import Frame
 
 __all__ = ["Outbox", "Outgoing"]
@@ -39,6 +40,10 @@ class Outgoing:
     error: BaseException | None = None
     _bell: Bell = attrs.field(factory=Bell)
     """Rung, once, when it is settled."""
+
+    def start(self, inbox: Inbox) -> None:
+        """Note that it is about to be written to the connection that fills ``inbox``."""
+        self.is_started = True
 
     def settle(self, error: BaseException | None = None) -> None:
         """Say that it is sent, or that it will never be."""
@@ -85,30 +90,66 @@ class Outbox:
         try:
             await bell.wait()
         finally:
-            if item.is_started:
-                item.is_abandoned = True
-            elif item in self._items:
-                self._items.remove(item)
+            self._let_go(item)
         if len(self._bells) < _SPARE:
             self._bells.append(bell)
         if item.error is not None:
             raise item.error
 
-    def take(self) -> Outgoing | None:
-        """Return the next item, marked as started, or ``None``."""
+    async def ask(self, item: Outgoing) -> None:
+        """Queue an item of the caller's making and wait until it is settled, by what else than being sent.
+
+        Cancelled as :meth:`send`.
+
+        Raises:
+            BaseException: What it was settled with.
+        """
+        await checkpoint_if_cancelled()
+        self._items.append(item)
+        if self.on_item is not None:
+            self.on_item()
+        try:
+            await item.wait()
+        finally:
+            self._let_go(item)
+
+    def _let_go(self, item: Outgoing) -> None:
+        """Take note that nobody waits for an item any more."""
+        if item.is_started:
+            item.is_abandoned = True
+        elif item in self._items:
+            self._items.remove(item)
+
+    def take(self, inbox: Inbox) -> Outgoing | None:
+        """Return the next item, or ``None``; it is about to be written to the connection that fills ``inbox``."""
         if not self._items:
             return None
         item = self._items.pop(0)
-        item.is_started = True
+        item.start(inbox)
         return item
 
     def give_back(self, item: Outgoing) -> None:
-        """Put an item that a loss cut off back in its place, unless nobody waits for it any more."""
+        """Put an item that a loss cut off back in its place, unless nobody waits for that any more."""
         item.is_started = False
         if item.is_bound:
             item.settle(NotConnectedError("the session was lost before the message was sent"))
-        elif not item.is_abandoned:
-            self._items.insert(0, item)
+        elif not item.is_abandoned and not item.is_settled:
+            self._put_in_front([item])
+
+    def put_back(self, items: Sequence[Outgoing]) -> None:
+        """Put items that were sent before all that wait, in their order, to be sent again."""
+        for item in items:
+            item.is_started = False
+        self._put_in_front(items)
+
+    def _put_in_front(self, items: Sequence[Outgoing]) -> None:
+        self._items[:0] = items
+        if items and self.on_item is not None:  # another session may have taken over meanwhile
+            self.on_item()
+
+    def withdraw(self, item: Outgoing) -> None:
+        """Take out an item that need not be sent any more."""
+        self._items.remove(item)
 
     def fail(self, error: Callable[[], BaseException], which: Callable[[Outgoing], bool]) -> None:
         """Fail the items that ``which`` picks, each with an error of its own."""

@@ -190,7 +190,9 @@ class Session:
                     try:
                         await self._live(transport)
                     finally:
-                        self._abandon()  # not earlier: until its tasks are gone more may come
+                        # Not earlier: until its tasks are gone more may come, or be given back half written.
+                        self._abandon()
+                        self._core.connection_over(self._inbox, self._why)
         except HyperSocketError as error:
             if isinstance(error, HandshakeRejectedError):
                 error.epoch = self._core.epoch

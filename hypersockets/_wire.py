@@ -287,7 +287,7 @@ class Wire:
                 item = self._own.pop(0)
             elif self._replies:
                 item = self._replies.pop(0)
-            elif self._serves_users and (users := self._core.outbox.take()) is not None:
+            elif self._serves_users and (users := self._core.outbox.take(self._inbox)) is not None:
                 item = users
             else:
                 break

@@ -91,6 +91,8 @@ class Everything:
             got = str(await peer.receive())
             if got.startswith("sub "):
                 await peer.send(message("ack", 0, of=got[4:]))
+            elif got.startswith("ask "):
+                await peer.send(message("reply", 0, of=got[4:]))
             elif got == "beat":
                 await peer.send("pong")
 
@@ -254,6 +256,8 @@ class Everything:
     async def _body(self, client: hs.Client) -> None:
         stream = client.messages("stream")
         await client.send("hello")
+        await client.request("ask me", match=lambda parsed: parsed["channel"] == "reply", timeout=5)
+        self.taken["reply"] += 1
         await client.subscribe(hs.Subscription("sub late", key="late", unsubscribe="unsub late", ack=self.ack("late")))
         async for _ in stream:
             self.taken["streamed"] += 1

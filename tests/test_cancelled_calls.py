@@ -5,7 +5,7 @@ The host here is the task that calls; the client lives in another one.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import cache
 from typing import Any
 
@@ -104,7 +104,7 @@ class Scene:
                     assert self.sent[-1][-1] == "afterwards"
                 with anyio.fail_after(3):
                     await self.call.check(self)
-                assert len(self.client._core.outbox) == 0
+                assert len(self.client._core.outbox) == len(self.client._core.requests.pending) == 0
                 assert len(self.client._core.watchers) == 0
                 assert all(not wanted.watchers for wanted in self.client._core.subscriptions)
                 left_at = anyio.current_time()
@@ -171,6 +171,27 @@ async def _sent_once_and_not_while_away(scene: Scene) -> None:
         assert "mine" not in scene.received, "cancelled before its first byte"
 
 
+async def _request(client: hs.Client, got: list[Any]) -> None:
+    # The scene's server answers every subscription, and this looks like one.
+    got.append(await client.request("sub mine", match=lambda text: text == "ack mine", timeout=3, retry=True))
+
+
+async def _asked_once(scene: Scene) -> None:
+    times = scene.received.count("sub mine")
+    assert times == 1 or (times == 0 and scene.was_cancelled)
+    if scene.was_cancelled and scene.was_away:
+        assert times == 0, "cancelled before its first byte"
+    routed = [text async for text in _until_last(scene.client)].count("ack mine")
+    assert len(scene.got) + routed + scene.client.metrics().dropped == times, "each reply is somebody's, or counted"
+
+
+async def _until_last(client: hs.Client) -> AsyncIterator[Any]:
+    async for text in client:
+        yield text
+        if str(text).endswith(" 2 second"):
+            return
+
+
 async def _is_wanted(scene: Scene) -> None:
     wanted = scene.client._core.subscriptions.get("late")
     assert wanted is not None, "wanted from the call on"
@@ -222,6 +243,8 @@ CALLS = [
     Call("send, wait=False", lambda client, got: client.send("mine", wait=False), _sent_once),
     Call("send more than fits", lambda client, got: client.send(BIG), _big_sent_once),
     Call("send while away", lambda client, got: client.send("mine"), _sent_once_and_not_while_away, while_away=True),
+    Call("request", _request, _asked_once),
+    Call("request while away", _request, _asked_once, while_away=True),
     Call("subscribe", lambda client, got: client.subscribe(LATE), _is_wanted),
     Call("subscribe while away", lambda client, got: client.subscribe(LATE), _is_wanted, while_away=True),
     Call("unsubscribe", lambda client, got: client.unsubscribe("early"), _is_not_wanted),

@@ -97,6 +97,7 @@ def test_defaults() -> None:
         "router": None,
         "handlers": {},
         "default_handler": None,
+        "reply_key": None,
         "on_handler_error": "raise",
         "ping_interval": 20,
         "ping_timeout": 20,
@@ -138,6 +139,7 @@ def test_defaults() -> None:
         ("default_handler", print, Route(print)),
         ("default_handler", Route(print, capacity=5), Route(print, capacity=5)),
         ("handlers", {"a": print}, {"a": Route(print)}),
+        ("reply_key", len, len),
         ("on_handler_error", "continue", "continue"),
         ("ping_interval", None, None),
         ("ping_timeout", None, None),
@@ -253,6 +255,8 @@ def test_durations(field: str) -> None:
         ("handlers", None, "handlers is None; it must be a mapping of route keys to handlers"),
         ("handlers", {"k": Broken()}, r"handlers\['k'\] is of type Broken; it must be callable"),
         ("default_handler", "print", "default_handler is of type str; it must be callable"),
+        ("reply_key", "id", r"reply_key is of type str; it must be a callable \(message\) -> id or None, or None"),
+        ("reply_key", answers, "reply_key is an async function"),
         ("on_handler_error", "ignore", r"on_handler_error is 'ignore'; it must be one of \('raise', 'reconnect',"),
         ("ping_interval", 0, "ping_interval is 0.0; .*, a timedelta or None"),
         ("ping_timeout", 0, "ping_timeout is 0.0"),
@@ -343,6 +347,7 @@ def test_repr_shows_no_secret() -> None:
         router=Leaky(),
         handlers={"trades": Leaky()},
         default_handler=Leaky(),
+        reply_key=Leaky(),
     )
     shown = repr(made)
     assert SECRET not in shown
@@ -354,6 +359,7 @@ def test_repr_shows_no_secret() -> None:
         "subscriptions=<2 entries>",
         "handlers=<1 routes>",
         "default_handler=<Route>",
+        "reply_key=<Leaky>",
         "passive_ping=<TextPassivePing>",
         "name='host'",
     ):

@@ -5,10 +5,13 @@ from __future__ import annotations
 import anyio
 import pytest
 
+from hypersockets._inbox import Inbox
 from hypersockets._outbox import Outbox
 from hypersockets.testing import wait_all_tasks_blocked
 
 pytestmark = pytest.mark.anyio
+
+INBOX = Inbox()
 
 
 async def test_each_sender_is_woken_by_its_own_message_only() -> None:
@@ -30,13 +33,13 @@ async def test_each_sender_is_woken_by_its_own_message_only() -> None:
                 await send(-1)
             await wait_all_tasks_blocked()
             for number in range(200):
-                item = outbox.take()
+                item = outbox.take(INBOX)
                 assert item is not None
                 assert item.message == str(number)
                 item.settle()
                 await wait_all_tasks_blocked()
                 assert sent == list(range(number + 1))
-        assert outbox.take() is None
+        assert outbox.take(INBOX) is None
 
 
 async def test_a_sender_cancelled_when_its_message_is_being_written_disturbs_nobody() -> None:
@@ -46,7 +49,7 @@ async def test_a_sender_cancelled_when_its_message_is_being_written_disturbs_nob
         async with anyio.create_task_group() as tasks:
 
             async def cancel() -> None:
-                first = outbox.take()
+                first = outbox.take(INBOX)
                 assert first is not None
                 scope.cancel()
                 first.settle()
@@ -56,4 +59,4 @@ async def test_a_sender_cancelled_when_its_message_is_being_written_disturbs_nob
     with anyio.move_on_after(1) as waiting:
         await outbox.send("second", is_bound=False, from_handler=False)
     assert waiting.cancelled_caught
-    assert outbox.take() is None
+    assert outbox.take(INBOX) is None
