@@ -13,7 +13,8 @@ The map, from the ground up; nothing imports upward::
        _subscriptions _told _sequences _send_limit _routing
        _endpoints _transport
     2  _events, _metrics, _config                          what users describe and see
-    3  the transports; _lane _lanes _inbox _outbox _streams  bytes and queues
+    3  the transports; _lane _lanes _inbox _streams        bytes and queues
+       _outbox _requests
     4  _core, _wire, _dispatch, _liveness, _session        what survives, and one connection
     5  _supervisor, _client, _connect                      the loop, what users hold, the way in and out
     7  testing, cli                                        the same tools for users

@@ -220,7 +220,8 @@ class Dispatch:
         Messages of one key count for equally many bytes each: at the most for :data:`LARGE` less than they should.
         """
         plain, parse, key_of = self._plain, self._parse, self._key_of
-        acks, requests = self._acks, self._requests
+        # Once for all: whoever begins to wait meanwhile does not wait for what is here already.
+        is_awaited = bool(self._acks or self._requests)
         runs: dict[Hashable, list[Any]] = {}
         sizes: dict[Hashable, int] = {}
         known: type = str
@@ -233,7 +234,7 @@ class Dispatch:
                         self._inbox.size += counted_size(frame)
                         break
                     known = type(message)
-                if (acks or requests) and self._is_claimed(message):
+                if is_awaited and self._is_claimed(message):
                     continue
                 key = None if key_of is None else key_of(message)
                 try:

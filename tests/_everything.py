@@ -256,7 +256,7 @@ class Everything:
     async def _body(self, client: hs.Client) -> None:
         stream = client.messages("stream")
         await client.send("hello")
-        await client.request("ask me", match=lambda parsed: parsed["channel"] == "reply", timeout=5)
+        await client.request("ask me", match=lambda parsed: parsed["channel"] == "reply", timeout=5, retry=True)
         self.taken["reply"] += 1
         await client.subscribe(hs.Subscription("sub late", key="late", unsubscribe="unsub late", ack=self.ack("late")))
         async for _ in stream:
@@ -307,4 +307,5 @@ class Everything:
         handled = taken.total() if hasattr(taken, "total") else sum(taken.values())
         accounted = handled + metrics.handler_errors + metrics.dropped + metrics.unrouted + metrics.parse_errors
         assert metrics.messages_received == accounted + metrics.queued, (metrics, taken)
+        assert not self.client._core.requests.pending
         assert all(not len(lane) for lane in self.client._core.lanes if lane.handler is not None)

@@ -280,7 +280,7 @@ def test_the_strategy_gives_up(backend: str, scenario: Callable[[], Everything],
 _HERE = Path(__file__).parent.parent / "hypersockets"
 _RUNNING = (
     "_connect _supervisor _session _core _wire _paced_wire _dispatch _liveness _pulse _login _subscribing _batching "
-    "_workers _outbox _inbox _bell _calls _asking _stream_transport _writer _endings"
+    "_workers _outbox _inbox _bell _calls _asking _requesting _stream_transport _writer _endings"
 )
 _ELSEWHERE = {
     "_say_goodbye(transport, *(self._core.closing": "met only by who is cancelled; see cancel_natively_twice",

@@ -32,9 +32,13 @@ from examples import (
     order_book,
     quickstart,
     resume,
+    rpc,
     typed_messages,
 )
 from hypersockets.testing import Peer, ScriptedServer
+
+if sys.version_info < (3, 11):
+    from exceptiongroup import BaseExceptionGroup
 
 pytestmark = pytest.mark.anyio
 
@@ -499,3 +503,38 @@ async def test_nats__rejected(pack: Pack, monkeypatch: pytest.MonkeyPatch) -> No
         with pytest.raises(hs.AuthenticationRejectedError, match="Authorization Violation"):
             await play(nats.main, server, *Nats.subjects)
         assert server.connection_count == 1
+
+
+async def test_rpc(capsys: pytest.CaptureFixture[str]) -> None:
+    """Every call gets its own result, though the replies come in another order and a loss hits all of them."""
+
+    async def script(peer: Peer) -> None:
+        calls = [await peer.receive_json() for _ in range(3)]
+        if peer.number == 0:
+            peer.cut()
+            return
+        await peer.send_json({"jsonrpc": "2.0", "method": "progress"})
+        for call in sorted(calls, key=lambda call: -call["id"]):
+            await peer.send_json({"jsonrpc": "2.0", "id": call["id"], "result": call["method"].upper()})
+        await peer.receive()
+
+    async with ScriptedServer(script) as server:
+        await play(rpc.main, server, "one", "two", "three")
+        assert server.connection_count == 2
+    assert sorted(printed(capsys)) == ["notified: progress", "one: ONE", "three: THREE", "two: TWO"]
+
+
+async def test_rpc__an_error() -> None:
+    """What the server refuses is raised, with its words."""
+
+    async def script(peer: Peer) -> None:
+        call = await peer.receive_json()
+        await peer.send_json(
+            {"jsonrpc": "2.0", "id": call["id"], "error": {"code": -32601, "message": "no such method"}}
+        )
+        await peer.receive()
+
+    async with ScriptedServer(script) as server:
+        with pytest.raises(BaseExceptionGroup) as raised:
+            await play(rpc.main, server, "nothing")
+    assert str(raised.value.exceptions[0]) == "nothing: no such method"

@@ -672,10 +672,18 @@ async def test_the_strategy_gives_up() -> None:
 
 
 async def test_the_body_waits_for_a_reply_when_the_client_fails() -> None:
-    """It is cancelled, and no group is made."""
+    """It is cancelled, and no group is made; whoever may not be cancelled is told why, behind ``Closed``."""
+    told: list[Any] = []
+
+    async def ask_stubbornly(client: hs.Client) -> None:
+        with anyio.CancelScope(shield=True):
+            try:
+                await client.request(question(2), reply_key=2, timeout=1000)
+            except hs.ClientClosedError as error:
+                told.extend([type(error.__cause__), names(happened(client))[-1], anyio.current_time()])
 
     async def script(peer: Peer) -> None:
-        await peer.receive()
+        await asked(peer, 2)
         await peer.send(message("feed", 0))
         await idle(peer)
 
@@ -685,7 +693,10 @@ async def test_the_body_waits_for_a_reply_when_the_client_fails() -> None:
     async with ScriptedServer(script) as server:
         with pytest.raises(ZeroDivisionError, match="boom"):
             async with hs.connect(live(server, handlers={"feed": handle})) as client:
-                await client.request(question(1), reply_key=1, timeout=1000)
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(ask_stubbornly, client)
+                    await client.request(question(1), reply_key=1, timeout=1000)
+    assert told == [ZeroDivisionError, "Closed", 0]
     assert_nothing_is_left(client)
 
 

@@ -156,6 +156,8 @@ config = hs.ClientConfig(
     drain_timeout=None,
 )
 hs.ClientConfig(url=url, headers=headers, auth=login, framing=framing, router=ManyFeed(), transport=connectors[0])
+hs.ClientConfig(url="wss://example.com", reply_key=lambda message: message["id"])
+hs.ClientConfig(url="wss://example.com", reply_key="id")  # type: ignore[arg-type]
 hs.ClientConfig(url=lambda: "wss://example.com", router=AsyncFeed(), passive_ping=lambda frame: None)
 hs.ClientConfig(url="wss://example.com", router=hs.JsonRouter(key="data.type"), heartbeat=hs.Heartbeat(1, lambda: "p"))
 hs.ClientConfig(url="wss://example.com", passive_ping=hs.JsonPassivePing("op", "ping", reply=lambda ping: "pong"))
@@ -179,6 +181,9 @@ async def use() -> None:
         assert_type(client, hs.Client)
         assert_type(await client.send("text"), None)
         await client.send(b"bytes", wait=False, text=True)
+        await client.request("ask", match=lambda message: message["id"] == 1, timeout=5)
+        await client.request(b"ask", reply_key=("id", 1), timeout=timedelta(seconds=5), retry=True, text=True)
+        await client.request("ask", match=on_trade, timeout=5)  # type: ignore[arg-type]
         await client.subscribe("more")
         await client.subscribe(hs.Subscription("more", key=("more", 1)))
         await client.resubscribe("more")
