@@ -77,7 +77,7 @@ class PacedWire(Wire):
             elif self._own:
                 item = self._own.pop(0)
             else:
-                users = self._core.outbox.take()
+                users = self._core.outbox.take(self._inbox)
                 assert users is not None  # they were counted
                 item = users
             items.append(item)

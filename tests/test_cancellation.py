@@ -293,6 +293,7 @@ _ELSEWHERE = {
     "await self.send_many((message,))": "of `send`, for other users of the transport; see the conformance suite",
     "of a ping that somebody waits for": "for other users of the transport; see the conformance suite",
     "await heir.over.wait()": "met by a loss while the next connection is being made; see test_rotation_live",
+    "await self._old_is_over()": "as the next",
     "await self._old.over.wait()": "met while two connections of a rotation end; see test_rotation_live",
     "await self._rotation.decided.wait()": "met by who rotates while another does; see test_rotation_live",
     "await anyio.sleep_forever()": "met only after a bug",
