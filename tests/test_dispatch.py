@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 import hypersockets as hs
+from hypersockets._budget import OVERHEAD
 from hypersockets._core import Core
 from hypersockets._dispatch import Dispatch
 from hypersockets._inbox import Inbox
@@ -67,6 +68,28 @@ async def test_a_parse_that_nobody_will_await_is_counted_and_closed() -> None:
         def __await__(self) -> Any:
             yield
 
-    dispatch._unparsed = Ready(), 1
+    dispatch._sorter.unparsed = Ready(), 1
     assert dispatch.abandon() == 1
     assert dispatch.abandon() == 0
+
+
+async def test_a_frame_of_many_messages_counts_once_while_they_wait_for_the_lanes() -> None:
+    """Ten thousand messages of one frame are no reason to stop reading before the session is ready."""
+    core = Core(hs.ClientConfig(url="ws://early.test", router=hs.JsonRouter("channel"), handlers={"a": print}))
+    nothing: Any = None
+    inbox = Inbox()
+    dispatch = Dispatch(
+        core,
+        inbox,
+        Told(core.subscriptions),
+        start_task=nothing,
+        on_verdict=nothing,
+        on_overflow=nothing,
+        on_held=nothing,
+    )
+    dispatch.start()
+    frame = "[" + ",".join([message("a", n) for n in range(10_000)]) + "]"
+    dispatch.take([frame])
+    assert dispatch.held == 10_000
+    assert len(frame) <= inbox.size <= len(frame) + 10_000 * OVERHEAD + 100
+    assert dispatch.abandon() == 10_000
