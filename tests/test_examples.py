@@ -25,6 +25,7 @@ from examples import (
     auth_challenge,
     auth_signature,
     custom_strategy,
+    going_away,
     iteration,
     market_routing,
     monitoring,
@@ -264,6 +265,52 @@ async def test_custom_strategy(capsys: pytest.CaptureFixture[str]) -> None:
     assert opened[2] == datetime(2024, 3, 4, 13, 30, tzinfo=timezone.utc)
     lines = printed(capsys)
     assert [line.partition("(")[0] for line in lines[:4]] == ["Connecting", "Connected", "Disconnected", "Reconnecting"]
+
+
+async def test_going_away(capsys: pytest.CaptureFixture[str]) -> None:
+    """Trades come on both connections for a while; each is printed once, in order; a place that is not there is no loss."""
+    places: list[str] = []
+    newest = 0
+
+    async def script(peer: Peer) -> None:
+        nonlocal newest
+        assert peer.request is not None
+        places.append(peer.request.path)
+        assert await peer.receive_json() == {"subscribe": "trades"}
+        await peer.send_many(
+            [json.dumps({"channel": "trades", "id": n}) for n in range(max(1, newest - 2), newest + 1)]
+        )
+        if peer.number == 0:
+            for number in range(1, 11):
+                await peer.send_json({"channel": "trades", "id": number})
+                newest = number
+                if number in (3, 6):
+                    where = "ws://nowhere.test/" if number == 3 else server.url + "moved"
+                    await peer.send_json({"channel": "going away", "url": where})
+                await anyio.sleep(0.1)
+        await peer.send_many([json.dumps({"channel": "trades", "id": n}) for n in range(newest + 1, 11)])
+        await peer.receive()
+
+    async with ScriptedServer(script) as server:
+        reach = server.connector()
+
+        class Network:
+            def open(self, request: hs.OpenRequest) -> Any:
+                if "nowhere" in request.url:
+                    raise hs.ConnectError("there is nobody")
+                return reach.open(request)
+
+        with anyio.move_on_after(30):
+            await going_away.main(server.url, transport=Network())
+    assert places == ["/", "/moved"]
+    lines = printed(capsys)
+    assert [line for line in lines if line.startswith("trade")] == [f"trade {n}" for n in range(1, 11)]
+    assert [line.partition(" ")[0] for line in lines if not line.startswith("trade")] == [
+        "going",
+        "staying:",
+        "going",
+        "moved",
+    ]
 
 
 async def test_monitoring(capsys: pytest.CaptureFixture[str]) -> None:
