@@ -9,45 +9,28 @@ from typing import Any
 
 import anyio
 import anyio.abc
-import attrs
 
-from ._bell import Bell, Flag
+from ._bell import Bell
 from ._calls import call as call_user
 from ._config import OnReady
 from ._core import Core
 from ._endpoints import Endpoints, Url
-from ._errors import ClientClosedError, ConnectionLostError, HyperSocketError, NotConnectedError
-from ._events import ErrorOccurred, Reconnecting, Rotated
+from ._errors import ClientClosedError, ConnectionLostError, HyperSocketError
+from ._events import ErrorOccurred, Reconnecting
 from ._gap_calls import GapCalls
 from ._outcome import alone, let_go
-from ._overlap import RECENT, WINDOW
 from ._redact import mask_url
 from ._session import FAREWELL, Ended, Session
 from ._state import ConnectionState
 from ._strategies import RetryPlan, Wait
 from ._subscriptions import ResumePoint, Wanted
+from ._succession import Succession
 from ._transport import Connector
 from ._workers import Call, Workers, current_call
 
 __all__ = ["Supervisor"]
 
 logger = logging.getLogger("hypersockets")
-
-
-@attrs.define(eq=False)
-class Rotation:
-    """One session is to take over from another."""
-
-    is_due: bool
-    """Whether the age of the connection asked for it."""
-    heir: Session | None = None
-    """The session that is to take over. ``None`` iff the old one is given up before."""
-    age: float = 0.0
-    """For how many seconds the old one had been ready."""
-    decided: Flag = attrs.field(factory=Flag)
-    """Set when it has taken over, or will not."""
-    error: BaseException | None = None
-    """Why it will not."""
 
 
 class Supervisor:
@@ -65,14 +48,9 @@ class Supervisor:
             fatal_close_codes=config.fatal_close_codes,
         )
         self._endpoints = Endpoints(config.url)
-        self._session: Session | None = None
-        """The session of the present attempt. ``None`` between two."""
-        self._rotation: Rotation | None = None
-        """The rotation under way. ``None`` iff none is."""
-        self._failed_rotations = 0
-        """How many have failed in a row, of those that the age of the connection asked for."""
-        self._next_url: Url | None = None
-        """Where the next attempt goes to, instead of the current endpoint."""
+        self._succession = Succession(
+            core, self._plan, self._endpoints, make_session=self._new_session, on_failed=self._failed
+        )
         self._close_asked = Bell()
         self._group_scope = anyio.CancelScope()
 
@@ -113,7 +91,7 @@ class Supervisor:
         finally:
             core.start_task = None
             core.end(cancel_body)
-            self._decide(core.closed_error())  # not earlier: the body is cancelled first
+            self._succession.decide(core.closed_error())  # not earlier: the body is cancelled first
 
     async def _keep_connected(self) -> BaseException | None:
         """Connect, again and again; return what ended it, ``None`` if nothing failed."""
@@ -123,9 +101,7 @@ class Supervisor:
             ended = await self._attempt()
             if core.closing is not None:
                 break
-            if self._rotation is not None and ended.ready_for is not None:  # given up for the next, which comes at once
-                self._rotation.age = ended.ready_for
-                plan.note(ended.ready_for)
+            if self._succession.is_given_up(ended):  # for the next, which comes at once
                 continue
             verdict = plan.after(ended.error, ready_for=ended.ready_for)
             if not isinstance(verdict, Wait):
@@ -140,23 +116,17 @@ class Supervisor:
     async def _attempt(self) -> Ended:
         """Make one attempt, and serve the session if it succeeds."""
         core = self._core
-        url, self._next_url = self._next_url, None
-        session = self._session = self._new_session(url or self._endpoints.current)
-        try:
-            ended = await self._succession(session)
-        finally:
-            session, self._session = self._session, None
+        url = self._succession.next_url
+        session, ended = await self._succession.run(self._new_session(url or self._endpoints.current))
         let_go(ended.error)
         if core.closing is not None:
             return ended
         if ended.ready_for is None:
             self._endpoints.failed(anyio.current_time(), url)
             self._failed(session, ended.error)
-            self._decide(ended.error)
+            self._succession.decide(ended.error)
         else:
             self._endpoints.lost(anyio.current_time())
-            if self._rotation is None and not self._endpoints.knows(session.source):
-                self._next_url = session.source  # where a rotation has led: its own comes first
             where = self._where(session)
             logger.warning("%s: connection%s lost after %.1f s: %s", core.name, where, ended.ready_for, ended.error)
         return ended
@@ -166,35 +136,13 @@ class Supervisor:
             self._core,
             _connector(self._core),
             url,
-            on_taken_over=self._taken_over,
+            on_taken_over=self._succession.taken_over,
             on_ready=None
             if self._core.config.on_ready is None
             else partial(self._run_hook, self._core.config.on_ready),
-            on_age=self._on_age,
+            on_age=self._succession.on_age,
             old=old,
         )
-
-    async def _succession(self, session: Session) -> Ended:
-        """Run a session, and those that take over from it; return the end of the last."""
-        ended: Ended | None = await session.run()
-        while True:
-            heir = None if self._rotation is None else self._rotation.heir
-            if self._session is not session:
-                assert self._session is not None
-                session = self._session
-                await session.over.wait()
-                ended = session.ended
-            elif heir is not None and self._core.closing is None:
-                # Lost while the next connection was being made already: that is the next attempt.
-                heir.adopt()
-                self._session = heir
-                await heir.over.wait()
-                if heir.ended is not None and heir.ended.ready_for is None:
-                    self._session = session  # it came to nothing: the loss is what is to be mended
-            elif ended is not None:
-                return ended
-            else:  # a bug: the client is being cancelled for it
-                await anyio.sleep_forever()
 
     def _where(self, session: Session) -> str:
         """Say in a log which URL it is about: with one that never changes the client's name says it."""
@@ -206,79 +154,9 @@ class Supervisor:
         self._core.emit(ErrorOccurred, error=error)
         logger.warning("%s: attempt%s failed: %s", self._core.name, self._where(session), error)
 
-    # Rotation.
-
     async def rotate(self, url: str | None) -> None:
         """Let another connection take over; returns when it has."""
-        core = self._core
-        core.config.check_rotation()
-        while self._rotation is not None:  # one at a time
-            await self._rotation.decided.wait()
-        core.must_be_open()
-        if core.state is ConnectionState.CLOSING:
-            rotation = self._rotation = Rotation(is_due=False)  # the end decides it
-        elif core.session is None:
-            raise NotConnectedError(f"no session of {core.name} is ready ({core.state.name}), so none can be rotated")
-        else:
-            rotation = self._begin_rotation(url, is_due=False)
-        await rotation.decided.wait()
-        if rotation.error is not None:
-            raise rotation.error
-
-    def _on_age(self) -> None:
-        """Rotate, for the connection is old enough."""
-        if self._rotation is None and self._core.session is not None:
-            self._begin_rotation(None, is_due=True)
-
-    def _begin_rotation(self, url: str | None, *, is_due: bool) -> Rotation:
-        session, config = self._session, self._core.config
-        assert session is not None  # it is ready
-        rotation = self._rotation = Rotation(is_due=is_due)
-        next_url = url or self._endpoints.best(anyio.current_time())
-        if config.rotation is None:
-            rotation.heir = self._new_session(next_url, session)
-            self._core.recent.limit = WINDOW
-            assert self._core.start_task is not None  # the session runs in the group
-            self._core.start_task(partial(self._run_heir, rotation, rotation.heir), "hypersockets.rotation")
-        else:
-            self._next_url = None if next_url == self._endpoints.current else next_url
-            lost = ConnectionLostError("rotated: another connection is to take over", code=1000, by="us")
-            session.end(lost, farewell=(1000, ""), linger=config.close_timeout)
-        return rotation
-
-    async def _run_heir(self, rotation: Rotation, heir: Session) -> None:
-        ended = await heir.run()
-        let_go(ended.error)
-        if rotation is self._rotation and self._core.closing is None:  # it has not taken over
-            self._endpoints.failed(anyio.current_time(), heir.url)
-            self._failed(heir, ended.error)
-            self._decide(ended.error)
-            self._core.recent.limit = RECENT
-            if rotation.is_due and self._session is not None and self._core.session is self._session:
-                self._session.rotate_after(self._plan.next_rotation(self._failed_rotations))
-                self._failed_rotations += 1
-
-    def _taken_over(self, session: Session) -> None:
-        """Take note that a session is the client's now."""
-        self._endpoints.succeeded(session.url)
-        rotation = self._rotation
-        if rotation is None:
-            return
-        if rotation.heir is not None:
-            assert self._session is not None  # the old one, which is ready
-            self._plan.note(self._session.age)
-            self._session = session
-        else:
-            self._core.emit(Rotated, age=rotation.age)
-        self._failed_rotations = 0
-        self._decide(None)
-
-    def _decide(self, error: BaseException | None) -> None:
-        """End the rotation under way, if one is."""
-        rotation, self._rotation = self._rotation, None
-        if rotation is not None:
-            rotation.error = error
-            rotation.decided.set()
+        await self._succession.rotate(url)
 
     async def _run_hook(self, on_ready: OnReady, resume: ResumePoint) -> None:
         """Run the user's hook for a session that is ready; inside it is as inside a handler."""
@@ -297,12 +175,6 @@ class Supervisor:
         with anyio.move_on_after(delay):
             await self._close_asked.wait()
 
-    @property
-    def _sessions(self) -> list[Session]:
-        """The session of the present attempt, and the one that is to take over from it."""
-        heir = None if self._rotation is None else self._rotation.heir
-        return [session for session in (self._session, heir) if session is not None]
-
     def close(self, code: int, reason: str) -> None:
         """Begin to close; only the first call counts."""
         core = self._core
@@ -312,7 +184,7 @@ class Supervisor:
         core.move(ConnectionState.CLOSING)
         self._close_asked.ring()
         core.tell_handlers()
-        for session in self._sessions:
+        for session in self._succession.sessions:
             session.leave()
 
     def reconnect(self, reason: str, code: int) -> None:
@@ -324,12 +196,12 @@ class Supervisor:
 
     def poke(self) -> None:
         """Let the present connection look for subscriptions that it has not been sent."""
-        for session in self._sessions:
+        for session in self._succession.sessions:
             session.poke()
 
     def withdraw(self, wanted: Wanted) -> None:
         """Tell the connections that were told of a subscription that it is wanted no longer."""
-        for session in self._sessions:
+        for session in self._succession.sessions:
             session.withdraw(wanted)
 
     def fail(self, error: BaseException) -> None:

@@ -98,10 +98,10 @@ class Stopped:
         self.had_ended = client._core.has_ended
         self.was_in_body = self.scenario.is_in_body
         self.had_bomb = "bomb" in [lane.key for lane in client._core.lanes if lane.is_working]
-        session = client._supervisor._session
+        session = client._supervisor._succession.session
         if session is not None and session._wire is not None:
             peer = server.peers[-1]
-            if client._supervisor._rotation is not None:  # the one that still works
+            if client._supervisor._succession.rotation is not None:  # the one that still works
                 peer = next((peer for peer in server.peers if peer.is_open), peer)
             self.peer = peer
             assert peer.link is not None
@@ -279,7 +279,7 @@ def test_the_strategy_gives_up(backend: str, scenario: Callable[[], Everything],
 
 _HERE = Path(__file__).parent.parent / "hypersockets"
 _RUNNING = (
-    "_connect _supervisor _session _core _wire _paced_wire _dispatch _liveness _pulse _login _subscribing _batching "
+    "_connect _supervisor _succession _session _core _wire _paced_wire _dispatch _liveness _pulse _login _subscribing _batching "
     "_workers _outbox _inbox _bell _calls _asking _requesting _stream_transport _writer _endings"
 )
 _ELSEWHERE = {
@@ -295,7 +295,7 @@ _ELSEWHERE = {
     "await heir.over.wait()": "met by a loss while the next connection is being made; see test_rotation_live",
     "await self._old_is_over()": "as the next",
     "await self._old.over.wait()": "met while two connections of a rotation end; see test_rotation_live",
-    "await self._rotation.decided.wait()": "met by who rotates while another does; see test_rotation_live",
+    "await self.rotation.decided.wait()": "met by who rotates while another does; see test_rotation_live",
     "await anyio.sleep_forever()": "met only after a bug",
     "await answered.wait()": "of `ping`, for other users of the transport; see the conformance suite",
 }
