@@ -38,7 +38,7 @@ class Outgoing:
     is_settled: bool = False
     """Whether it is sent, or never will be."""
     error: BaseException | None = None
-    _bell: Bell = attrs.field(factory=Bell)
+    _bell: Bell = attrs.field(factory=Bell, alias="bell")
     """Rung, once, when it is settled."""
 
     def start(self, inbox: Inbox) -> None:
