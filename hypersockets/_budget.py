@@ -84,7 +84,6 @@ class Budget:
 
     def release(self, count: int, size: Size) -> None:
         """Count them no more; whoever waits for room is told."""
-        if count:
-            self.used -= count * size if isinstance(size, int) else size.leave(count)
-            if self.room_wanted is not None:
-                self.room_wanted.ring()
+        self.used -= count * size if isinstance(size, int) else size.leave(count)
+        if self.room_wanted is not None:
+            self.room_wanted.ring()

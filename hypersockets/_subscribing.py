@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import partial
 
@@ -66,10 +67,10 @@ async def _send_all(core: Core, told: Told, wire: Wire, progress: Bell, on_error
     if core.config.batch_subscriptions is not None:
         await send_together(core, told, wire, progress, on_error)
         return
-    limit = core.config.send_limit
+    most = math.inf if core.config.send_limit is None else core.config.send_limit.count
     for wanted in told.unsent():
         # What waits for its turn has been asked for, and could be out of date by then: no more of it than goes at once.
-        while limit is not None and wire.backlog >= limit.count:
+        while wire.backlog >= most:
             await progress.wait()  # rung for each that is sent
         try:
             message = await message_of(core, wanted)

@@ -21,6 +21,7 @@ from hypersockets._routing import JsonRouter, Route
 from hypersockets._send_limit import SendLimit
 from hypersockets._strategies import ExponentialBackoff, FixedDelay, NeverReconnect, is_retryable
 from hypersockets._subscriptions import Subscription
+from hypersockets._trio_websocket_transport import TrioWebSocketConnector
 
 SECRET = "S3cr3t"
 
@@ -296,6 +297,18 @@ def test_bad_values(field: str, value: Any, text: str) -> None:
     assert SECRET not in str(caught.value)
     assert str(caught.value).isprintable()
     assert isinstance(caught.value, ValueError)
+
+
+def test_a_transport_that_cannot_rotate() -> None:
+    """It forgets what follows our close frame: a rotation by age has to break before it makes."""
+    for transport in ("trio-websocket", TrioWebSocketConnector()):
+        made = config(transport=transport, max_connection_age=60, rotation="break-before-make")
+        assert made.max_connection_age == 60
+        made.check_rotation()
+        with pytest.raises(ConfigurationError, match="^rotation is None, and trio-websocket .* 'break-before-make'"):
+            config(transport=transport, max_connection_age=60)
+        with pytest.raises(ConfigurationError, match="^rotation is None"):
+            config(transport=transport).check_rotation()
 
 
 def test_every_field_has_a_bad_value() -> None:
