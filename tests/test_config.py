@@ -305,9 +305,9 @@ def test_a_transport_that_cannot_rotate() -> None:
         made = config(transport=transport, max_connection_age=60, rotation="break-before-make")
         assert made.max_connection_age == 60
         made.check_rotation()
-        with pytest.raises(ConfigurationError, match="^rotation is None, and trio-websocket .* 'break-before-make'"):
+        with pytest.raises(ConfigurationError, match=r"^rotation is None, and trio-websocket .* 'break-before-make'"):
             config(transport=transport, max_connection_age=60)
-        with pytest.raises(ConfigurationError, match="^rotation is None"):
+        with pytest.raises(ConfigurationError, match=r"^rotation is None"):
             config(transport=transport).check_rotation()
 
 
