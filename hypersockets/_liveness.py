@@ -53,6 +53,8 @@ class Liveness:
         self.quiet: Quiet | None = None
         self.rotate_at = math.inf
         """When the connection is old enough to be rotated."""
+        self.watches_lanes = False
+        """Whether lanes get what is received: before that their silence says nothing."""
         self._paused_at: float | None = None
         """Since when reading is stopped. ``None`` while it is not."""
         self._warned = False
@@ -93,8 +95,18 @@ class Liveness:
         for clock in (self.heartbeat, self.pings, self.quiet):
             if clock is not None:
                 clock.paused(since, now)
+        self._shift(since, now)
+        self._look()
+
+    def _shift(self, since: float, now: float) -> None:
+        """Take what lanes did not get between two times as not missed."""
         for lane in self._lanes:
             lane.last_put = now - max(0.0, since - lane.last_put)
+
+    def watch_lanes(self, since: float) -> None:
+        """Watch for silent lanes, which have got nothing since then because they were not open."""
+        self.watches_lanes = True
+        self._shift(since, anyio.current_time())
         self._look()
 
     def stop(self) -> None:
@@ -171,7 +183,7 @@ class Liveness:
                 return None
         if self.quiet is not None:
             wake_at.append(self.quiet.deadline)
-        for lane in self._lanes:
+        for lane in self._lanes if self.watches_lanes else ():
             if lane.stale_after is not None and not lane.told_stale:
                 stale_at = lane.last_put + lane.stale_after
                 if stale_at <= now:

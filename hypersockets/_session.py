@@ -302,17 +302,25 @@ class Session:
             on_pong=self._on_pong,
         )
         self._ready_at = now = anyio.current_time()
-        if self._config.max_connection_age is not None:
-            self._liveness.rotate_at = now + self._config.max_connection_age * (1 - random.random() * AGE_JITTER)
         self._core.lanes.on_silence = self._liveness.look_again
         resume = self._core.resume_point()
         self._take_over()
         self._on_taken_over(self)
+        if self._old is None:
+            self._watch_age(now)
+            wire.serve_users(True)
+        else:
+            children.start("sends", partial(self._take_over_sends, self._old, wire))
         if self._old is None and self._on_ready is None:
+            self._liveness.watches_lanes = True
             self._dispatch.open_lanes()
         else:
-            children.start("on_ready", partial(self._open_lanes, resume))
-        wire.serve_users(True)
+            children.start("on_ready", partial(self._open_lanes, resume, now))
+
+    def _watch_age(self, since: float) -> None:
+        """Have the session rotated when it is old enough; not before it alone is left, or there might be ever more."""
+        if self._config.max_connection_age is not None:
+            self._liveness.rotate_at = since + self._config.max_connection_age * (1 - random.random() * AGE_JITTER)
 
     def _take_over(self) -> None:
         """Become the session of the client."""
@@ -327,12 +335,22 @@ class Session:
             self.adopt()
         self._core.session_ready(self)
 
-    async def _open_lanes(self, resume: ResumePoint) -> None:
+    async def _take_over_sends(self, old: Session, wire: Wire) -> None:
+        """Send what users want to send, once the old session does not write any of it: in order, and on one of them."""
+        assert old._wire is not None  # it was ready
+        await old._wire.users_out.wait()
+        wire.serve_users(True)
+
+    async def _open_lanes(self, resume: ResumePoint, since: float) -> None:
         """Let messages be handled, once the old session has given all of its own, and the user's hook has run."""
-        await self._old_is_over()
+        if self._old is not None:
+            await self._old_is_over()
+            self._watch_age(since)
+            self._liveness.look_again()
         if self._on_ready is not None:
             await self._on_ready(resume)
         self._inbox.most = math.inf
+        self._liveness.watch_lanes(since)
         self._dispatch.open_lanes()
 
     # The place of a session among others.
@@ -363,6 +381,10 @@ class Session:
     def step_aside(self) -> None:
         """Let another session take over: say goodbye, and handle what comes until the peer's answer."""
         lost = ConnectionLostError("rotated: another connection has taken over", code=1000, by="us")
+        assert self._wire is not None  # it is ready
+        self._wire.is_patient = True
+        if self._old is not None and self._old._wire is not None:
+            self._old._wire.is_patient = False  # that one had its time: there may not be ever more of them
         self.end(lost, farewell=(1000, ""), linger=self._config.close_timeout)
 
     def rotate_after(self, delay: float) -> None:
@@ -429,8 +451,8 @@ class Session:
         if self._farewell is not None:
             await self._say_goodbye(transport, *self._farewell)
         if self._core.closing is None:
-            with anyio.move_on_after(self._linger) as self._lingering:
-                await wire.read_to_end.wait()
+            with anyio.CancelScope() as self._lingering:
+                await wire.hear_out(self._linger)
         children.stop()
         await children.ended("reader")  # a batch that it has already may come before its cancellation does
         if self._is_heir:

@@ -99,6 +99,14 @@ class Wire:
         """Whether the writer has ended."""
         self.read_to_end = Flag()
         """Set when the reader has seen the end of the connection."""
+        self.users_out = Flag()
+        """Set when, after users were served, nothing of theirs is being written any more."""
+        self.is_patient = False
+        """Whether the peer's last words are waited for longer while our own full lanes stop the reading."""
+        self._blocked = 0.0
+        """For how many seconds full lanes have stopped the reading, this time aside."""
+        self._blocked_at: float | None = None
+        """Since when they do. ``None`` while they do not."""
 
     # Reading.
 
@@ -128,11 +136,31 @@ class Wire:
 
     async def _wait_for_room(self) -> None:
         self._liveness.pause()
+        self._blocked_at = anyio.current_time()
         try:
             while self._inbox.is_full:
                 await self._inbox.room.wait()
         finally:
+            self._blocked, self._blocked_at = self._blocked_for(), None
             self._liveness.resume()
+
+    def _blocked_for(self) -> float:
+        return self._blocked + (0.0 if self._blocked_at is None else anyio.current_time() - self._blocked_at)
+
+    async def hear_out(self, seconds: float) -> None:
+        """Wait for the peer's last words, for so many seconds at most.
+
+        Who is patient does not count those in which full lanes stopped the reading: what was said then is not lost by
+        our slowness. But if the peer reads nothing either, who handles may be waiting for that.
+        """
+        until, before = anyio.current_time() + seconds, self._blocked_for()
+        while not self.read_to_end.is_set:
+            is_patient = self.is_patient and self.users_out.is_set
+            deadline = until + (self._blocked_for() - before if is_patient else 0.0)
+            if deadline <= anyio.current_time():
+                break
+            with anyio.CancelScope(deadline=deadline):
+                await self.read_to_end.wait()
 
     def _take(self, batch: Sequence[Frame]) -> bool:
         """Put a batch into the inbox, less what is answered here; return whether reading can go on."""
@@ -206,6 +234,7 @@ class Wire:
         """Begin, or stop, to send what users want to send."""
         self._serves_users = serve
         if serve:
+            self.users_out = Flag()
             self._core.outbox.on_item = self._bell.ring
         elif self._core.outbox.on_item == self._bell.ring:  # it may be another session's by now
             self._core.outbox.on_item = None
@@ -262,6 +291,8 @@ class Wire:
                         await self._start_ping(self._pings.pop(0))
                 items = self._next()
                 if not items:
+                    if not self._serves_users:
+                        self.users_out.set()
                     await self._wait()
                 elif not await self._write(items):
                     return
@@ -270,6 +301,7 @@ class Wire:
 
     def _end_writing(self) -> None:
         self.serve_users(False)
+        self.users_out.set()
         self._is_over = True
         for own in self._own:
             own.settle(self._over())
@@ -311,6 +343,8 @@ class Wire:
             if not are_sent:
                 for item in reversed(items):
                     self._return(item, lost)
+                if not self._serves_users:
+                    self.users_out.set()
         if lost is None:
             for item in items:
                 self._core.counters.bytes_sent += frame_size(item.message)
