@@ -66,9 +66,9 @@ class Endpoints:
         """Return the most preferred URL that is not cooling; if all are, the one that is over it first."""
         return self._urls[self._choose(now, range(len(self._urls)))]
 
-    def knows(self, url: Url) -> bool:
-        """Tell whether it is one of these."""
-        return url in self._urls
+    def know(self, url: Url) -> bool:
+        """Tell whether a URL needs no remembering: it is one of these, or a callable gives that of each attempt."""
+        return url in self._urls or callable(self.current)
 
     def _find(self, url: Url | None) -> int | None:
         if url is None or url == self.current:

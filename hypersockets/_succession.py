@@ -97,7 +97,7 @@ class Succession:
             session, ended = await self._run(session)
         finally:
             self.session = None
-        if ended.ready_for is not None and self.rotation is None and not self._endpoints.knows(session.source):
+        if ended.ready_for is not None and self.rotation is None and not self._endpoints.know(session.source):
             self.next_url = session.source  # where a rotation has led: its own comes first
         return session, ended
 

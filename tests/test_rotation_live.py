@@ -372,7 +372,7 @@ async def test_without_a_ready_session_there_is_nothing_to_rotate() -> None:
 
 
 async def test_to_another_url_and_back() -> None:
-    """``url`` is for this once: the next connection goes where the configuration says, and a callable is asked again."""
+    """A callable is asked for the URL of each attempt: where a rotation has led is for that once."""
     asked = 0
 
     async def url() -> str:
