@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Awaitable, Callable, Coroutine
-from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -21,7 +20,6 @@ from ._asking import ask_clocks, ask_url, make_request
 from ._bell import Bell, Flag
 from ._children import Children
 from ._core import Core
-from ._discard import discard
 from ._dispatch import Dispatch
 from ._errors import (
     ConnectError,
@@ -32,16 +30,16 @@ from ._errors import (
     SubscriptionRefusedError,
 )
 from ._events import Connecting, ErrorOccurred, RouteStale
-from ._heartbeat import Beats
 from ._inbox import Inbox
 from ._lane import Lane
 from ._liveness import Liveness
 from ._login import Channel, authenticate
 from ._overlap import Overlap
 from ._paced_wire import PacedWire
+from ._parting import Parting
 from ._pulse import Pulse
 from ._redact import mask_url
-from ._send_limit import Share
+from ._room import Room
 from ._state import ConnectionState
 from ._subscribing import subscribe_all, subscribe_more
 from ._subscriptions import ResumePoint, Wanted
@@ -55,8 +53,6 @@ AGE_JITTER = 0.1
 """By how much of ``max_connection_age`` a rotation may come earlier, at random: a fleet should not rotate at once."""
 HELD = 10_000
 """How many messages of a connection wait for the end of the one before it, until reading pauses: a lane's capacity."""
-FAREWELL = 1.0
-"""Seconds that the writing of a close frame may take, and for which the peer may answer one of ours."""
 
 
 @attrs.frozen
@@ -138,39 +134,23 @@ class Session:
         """``None`` until the connection is open."""
         self._children: Children | None = None
         """``None`` until the connection is open."""
-        self._why: HyperSocketError | None = None
-        """Why it ends. ``None`` while nothing has ended it."""
         self._ready_at: float | None = None
-        self._farewell: tuple[int, str] | None = None
-        """Code and reason of the close frame that the loss wants sent."""
-        self._lost_at: float | None = None
-        """When it was lost, or given up."""
-        self._linger = 0.0
-        self._lingering: anyio.CancelScope | None = None
-        """Of the wait for the peer's last words. ``None`` before that."""
-        self._is_authenticating = self._has_logged_in = False
+        self._is_authenticating = False
         self._opening = anyio.CancelScope()
         self._serving = anyio.CancelScope()
-        self._flushing: anyio.CancelScope | None = None
-        """Of the wait for the dispatch of a session that was lost. ``None`` before that."""
         self._progress = Bell()
         """Rung when a subscription has come further, or another one is wanted."""
         self._is_subscribing = False
         """Whether a task sends what has become wanted since the session is ready."""
-        limit = core.config.send_limit
-        self._share = (
-            None if limit is None else Share(window=limit._window, beats=self._beats, keeps_room=self._keeps_room)
-        )
-        """Its part in the limit of what is sent. ``None`` iff there is no limit."""
-        self._foreseen: Beats | None = None
-        """Heartbeats as they would be had it been ready after auth. ``None`` before, and if there are none."""
+        self._room = Room(core.config, self._liveness)
+        self._parting = Parting(core, self._dispatch, self._old_is_over)
 
     # The life of a session.
 
     async def run(self) -> Ended:
         """Open, restore, serve; return why it ended."""
         try:
-            with self._share or nullcontext():
+            with self._room.joined():
                 self.ended = await self._run()
             return self.ended
         finally:
@@ -192,20 +172,20 @@ class Session:
                     finally:
                         # Not earlier: until its tasks are gone more may come, or be given back half written.
                         self._abandon()
-                        self._core.connection_over(self._inbox, self._why)
+                        self._core.connection_over(self._inbox, self._parting.why)
         except HyperSocketError as error:
             if isinstance(error, HandshakeRejectedError):
                 error.epoch = self._core.epoch
-            self._why = self._why or error
+            self._parting.why = self._parting.why or error
         except OSError as error:  # from a user's Connector
-            self._why = ConnectError(f"the connector raised {type(error).__name__}")
-            self._why.__cause__ = error
-        if self._why is None:
-            self._why = OpenTimeoutError(f"the connection was not open within {self._config.open_timeout:g} s")
+            self._parting.why = ConnectError(f"the connector raised {type(error).__name__}")
+            self._parting.why.__cause__ = error
+        if self._parting.why is None:
+            self._parting.why = OpenTimeoutError(f"the connection was not open within {self._config.open_timeout:g} s")
         if self._ready_at is None:
-            return Ended(self._why, None, None)
-        lost_at = anyio.current_time() if self._lost_at is None else self._lost_at
-        return Ended(self._why, lost_at - self._ready_at, lost_at)
+            return Ended(self._parting.why, None, None)
+        lost_at = anyio.current_time() if self._parting.lost_at is None else self._parting.lost_at
+        return Ended(self._parting.why, lost_at - self._ready_at, lost_at)
 
     async def _request(self) -> OpenRequest:
         """Ask for URL and headers; say where this attempt goes to."""
@@ -222,7 +202,7 @@ class Session:
         async with anyio.create_task_group() as group:
             self._children = children = Children(group)
             try:
-                self._wire = wire = (Wire if self._share is None else partial(PacedWire, self._share))(
+                self._wire = wire = (Wire if self._room.share is None else partial(PacedWire, self._room.share))(
                     self._core,
                     transport,
                     self._inbox,
@@ -236,15 +216,15 @@ class Session:
                 with self._serving:
                     await self._serve(children, transport, wire)
                 children.stop("subscriptions")  # what it has not sent belongs to the next session
-                if self._why is None:
+                if self._parting.why is None:
                     await self._leave(children, transport)
                 else:
-                    await self._part(children, transport, wire)
+                    await self._parting.part(children, transport, wire, delivers=not self._is_heir)
             except anyio.get_cancelled_exc_class():
-                self._why = self._why or ConnectionLostError("the client was cancelled", by="us")
+                self._parting.why = self._parting.why or ConnectionLostError("the client was cancelled", by="us")
                 self._core.move(ConnectionState.CLOSING)  # nothing but the end of the client cancels a session
                 self._core.session_lost(self, None)
-                await self._say_goodbye(transport, *(self._core.closing or (1000, "")))  # noqa: ASYNC102 - shielded and bounded there
+                await self._parting.say_goodbye(transport, *self._parting.last_words)  # noqa: ASYNC102 - shielded and bounded there
                 raise
             finally:
                 children.stop()
@@ -274,17 +254,16 @@ class Session:
             self._move(ConnectionState.AUTHENTICATING)
             headers = getattr(transport, "response_headers", {})
             channel = Channel(self.url, self.subprotocol, headers, self._inbox, wire.send)
-            if self._share is not None:
+            if self._room.share is not None:
                 wire.on_turn = channel.turn
             self._is_authenticating = True
             await authenticate(config.auth, channel, timeout=config.auth_timeout)
             self._is_authenticating = False
-            self._has_logged_in = True
-            self._room_changed()
+            self._room.logged_in()
             if self._inbox.end is not None:
                 raise self._inbox.end
         clocks = await ask_clocks(config)
-        self._foreseen = clocks.beats(anyio.current_time())
+        self._room.foresee(clocks.beats(anyio.current_time()))
         self._dispatch.start()
         if len(core.subscriptions):
             self._move(ConnectionState.SUBSCRIBING)
@@ -425,67 +404,32 @@ class Session:
             farewell: Code and reason of a close frame to send.
             linger: Seconds for which the peer may still speak after it; what it says is handled.
         """
-        if self._why is None:
-            self._why, self._farewell, self._linger = error, farewell, linger
-            self._lost_at = anyio.current_time()
+        if self._parting.begin(error, farewell, linger):
             assert self._wire is not None  # what is not open yet cannot be lost
             self._wire.serve_users(False)  # what they send belongs to the next session now
-            self._room_changed()
+            self._room.end()
             self._core.session_lost(self, error)
             self._serving.cancel()
 
     def leave(self) -> None:
         """End the session because the client is being closed: handlers may finish, then the close handshake."""
         if self._wire is None:
-            self._why = self._why or ConnectionLostError("the client was closed", by="us")
+            self._parting.why = self._parting.why or ConnectionLostError("the client was closed", by="us")
             self._opening.cancel()
         if self._old is not None:
             self._old.leave()
         self._serving.cancel()
-        for scope in (self._lingering, self._flushing):
-            if scope is not None:
-                scope.cancel()
-
-    async def _part(self, children: Children, transport: Transport, wire: Wire) -> None:
-        """Take leave of a connection that is lost: nothing that it gave us is."""
-        if self._farewell is not None:
-            await self._say_goodbye(transport, *self._farewell)
-        if self._core.closing is None:
-            with anyio.CancelScope() as self._lingering:
-                await wire.hear_out(self._linger)
-        children.stop()
-        await children.ended("reader")  # a batch that it has already may come before its cancellation does
-        if self._is_heir:
-            return  # what came here comes to the session that goes on
-        await self._old_is_over()
-        self._dispatch.finish()
-        if self._core.closing is None:
-            with anyio.CancelScope() as self._flushing:
-                await self._dispatch.finished.wait()
-        if not self._dispatch.finished.is_set:  # the client is being closed meanwhile, and that has bounds
-            await self._core.drain(self._dispatch.finished)
+        self._parting.hurry()
 
     async def _leave(self, children: Children, transport: Transport) -> None:
-        """Close as the user wants: stop reading, let handlers finish, then the close handshake."""
+        """Close as the user wants: stop reading, and take leave."""
         children.stop("reader")
         await children.ended("reader")  # a batch that it has already may come before its cancellation does
         self._liveness.stop()  # heartbeats go on, and nobody listens for their answers
         children.start("liveness", self._liveness.run)
-        await self._old_is_over()
-        if not self._is_heir:
-            self._dispatch.finish()
-            await self._core.drain(self._dispatch.finished)
-        await self._say_goodbye(transport, *(self._core.closing or (1000, "")))
-        children.stop()
-        with anyio.move_on_after(self._config.close_timeout):
-            await discard(transport)
-        self._why = self._why or ConnectionLostError("the client was closed", by="us")
+        await self._parting.leave(children, transport, delivers=not self._is_heir)
+        self._parting.why = self._parting.why or ConnectionLostError("the client was closed", by="us")
         self._core.session_lost(self, None)
-
-    async def _say_goodbye(self, transport: Transport, code: int, reason: str) -> None:
-        """Write a close frame, behind a frame that is half written; cancellation waits for it."""
-        with anyio.move_on_after(FAREWELL, shield=True):
-            await transport.close(code, reason)
 
     def _abandon(self) -> None:
         """Count what has come to no lane and will come to none."""
@@ -512,10 +456,10 @@ class Session:
         is_worse = self._is_heir and self._old is not None and self._old.told.is_confirmed(wanted)
         if self._core.epoch > 0 and not is_worse:
             self._core.emit(ErrorOccurred, error=error)
-        elif self._why is None:
+        elif self._parting.why is None:
             self.end(error, farewell=(1000, ""))
         else:  # the refusal came before the loss did
-            self._why = error
+            self._parting.why = error
 
     def _on_overflow(self, lane: Lane) -> None:
         self.end(ConnectionLostError(f"the lane of {lane.key!r} is full", code=1000, by="us"), farewell=(1000, ""))
@@ -532,32 +476,11 @@ class Session:
     def _beat(self) -> None:
         assert self._pulse is not None  # the clock runs from ready on
         self._pulse.beat()
-        self._room_changed()
+        self._room.changed()
 
     def _ping(self) -> None:
         assert self._pulse is not None
         self._pulse.ping()
-
-    # What the limit of sends wants to know.
-
-    def _keeps_room(self) -> bool:
-        """Tell whether something urgent may have to be sent at any moment."""
-        config = self._config
-        must_log_in = config.auth is not None and not self._has_logged_in
-        return self._why is None and (must_log_in or config.passive_ping is not None)
-
-    def _beats(self) -> Beats | None:
-        """Return the heartbeats to come; while it subscribes, those that may come: not all room is for the others."""
-        if self._why is not None:
-            return None
-        if self._liveness.heartbeat is None and self._foreseen is not None:
-            self._foreseen.due(anyio.current_time())
-            return self._foreseen
-        return self._liveness.heartbeat
-
-    def _room_changed(self) -> None:
-        if self._share is not None:
-            self._share.window.changed()
 
     def _on_dead_peer(self, error: ConnectionLostError) -> None:
         self.end(error, farewell=(1011, ""))

@@ -19,8 +19,9 @@ from ._errors import ClientClosedError, ConnectionLostError, HyperSocketError
 from ._events import ErrorOccurred, Reconnecting
 from ._gap_calls import GapCalls
 from ._outcome import alone, let_go
+from ._parting import FAREWELL
 from ._redact import mask_url
-from ._session import FAREWELL, Ended, Session
+from ._session import Ended, Session
 from ._state import ConnectionState
 from ._strategies import RetryPlan, Wait
 from ._subscriptions import ResumePoint, Wanted

@@ -279,11 +279,11 @@ def test_the_strategy_gives_up(backend: str, scenario: Callable[[], Everything],
 
 _HERE = Path(__file__).parent.parent / "hypersockets"
 _RUNNING = (
-    "_connect _supervisor _succession _session _core _wire _paced_wire _dispatch _liveness _pulse _login _subscribing _batching "
+    "_connect _supervisor _succession _session _core _wire _paced_wire _dispatch _parting _room _liveness _pulse _login _subscribing _batching "
     "_workers _outbox _inbox _bell _calls _asking _requesting _stream_transport _writer _endings"
 )
 _ELSEWHERE = {
-    "_say_goodbye(transport, *(self._core.closing": "met only by who is cancelled; see cancel_natively_twice",
+    "say_goodbye(transport, *self._parting.last_words": "met only by who is cancelled; see cancel_natively_twice",
     "checkpoint_if_cancelled()": "never suspends",
     'children.ended("reader")': "suspends for one turn of the loop, if at all; see test_g05_a_batch_that_comes",
     "await self.transport.ping()": "of a transport without `start_ping`; see test_a_transport_with_the_bare_minimum",
