@@ -9,6 +9,7 @@ from typing import Any
 
 import anyio
 import anyio.abc
+from anyio.lowlevel import checkpoint
 
 from ._bell import Bell
 from ._calls import call as call_user
@@ -166,7 +167,8 @@ class Supervisor:
         try:
             await call_user(on_ready, self._client, resume)
         except Exception as error:
-            self._on_handler_error(None, error, "on_ready")
+            if not self._on_handler_error(None, error, "on_ready"):
+                await checkpoint()  # the client is being cancelled: no message of this session is handled
         finally:
             call.is_running = False
             if call.close is not None:
