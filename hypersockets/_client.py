@@ -290,7 +290,7 @@ class Client:
     async def _wait(self, is_so: Any) -> None:
         bell = Bell()
         call = self._handler_call()
-        self._core.watchers.add(bell)
+        self._core.watchers.append(bell)
         try:
             await anyio.lowlevel.checkpoint()
             while not is_so():
@@ -301,7 +301,7 @@ class Client:
             if self._core.failure is not None and self._core.has_ended:
                 raise self._core.closed_error()
         finally:
-            self._core.watchers.discard(bell)
+            self._core.watchers.remove(bell)
 
     async def reconnect(self, reason: str = "", *, code: int = 1000) -> None:
         """Lose the session on purpose and come back by the usual timeline; returns at once.
@@ -359,12 +359,12 @@ class Client:
             return
         self._supervisor.close(code, reason)
         bell = Bell()
-        self._core.watchers.add(bell)
+        self._core.watchers.append(bell)
         try:
             while not self._core.has_ended:
                 await bell.wait()
         finally:
-            self._core.watchers.discard(bell)
+            self._core.watchers.remove(bell)
 
     def _handler_call(self) -> Call | None:
         """Return the call of a handler of this client in which this is asked."""

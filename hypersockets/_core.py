@@ -96,7 +96,7 @@ class Core:
         """Who call ``on_gap``. ``None`` before the client's group runs, and where there is none."""
         self.handled = Bell()
         """Rung when a lane with a handler has become empty, or a call of ``on_gap`` is over."""
-        self.watchers: set[Bell] = set()
+        self.watchers: list[Bell] = []
         """Rung whenever a session becomes ready or is lost, and at the end."""
         self.closing: tuple[int, str] | None = None
         """Close code and reason. ``None`` iff nobody has asked to close."""

@@ -160,7 +160,7 @@ class EventLog:
     kept: list[Event] = attrs.field(factory=list)  # an empty deque takes ten times the memory
     total: int = 0
     """How many events there have been: the number of the next one."""
-    wakers: set[Callable[[], None]] = attrs.field(factory=set)
+    wakers: list[Callable[[], None]] = attrs.field(factory=list)
     """Called after each event."""
     _merged: dict[Hashable, _Merged] = attrs.field(factory=dict)
     """In the order of their ends, since each is as long as the others."""

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any
-
 import anyio
 
 from ._config import ClientConfig
@@ -31,9 +28,15 @@ class Room:
         self._has_logged_in = False
         self._is_over = False
 
-    def joined(self) -> AbstractContextManager[Any]:
-        """Return the context in which the session has its part."""
-        return nullcontext() if self.share is None else self.share
+    def join(self) -> None:
+        """Begin to have a part."""
+        if self.share is not None:
+            self.share.window.join(self.share)
+
+    def leave(self) -> None:
+        """Have no part any more."""
+        if self.share is not None:
+            self.share.window.leave(self.share)
 
     def logged_in(self) -> None:
         """Take note that auth is over."""

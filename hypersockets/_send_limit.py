@@ -35,7 +35,7 @@ were a multiple of the window, a slot would be lost for each: three windows, and
 
 @attrs.define(eq=False, kw_only=True)
 class Share:
-    """One connection's part in a limit, while it is entered: what it waits to send, and what it must send soon."""
+    """One connection's part in a limit, while it has joined: what it waits to send, and what it must send soon."""
 
     window: Window
     beats: Callable[[], Beats | None]
@@ -46,12 +46,6 @@ class Share:
     """Gives how many urgent messages wait now, and how many others."""
     wake: Callable[[], None] = lambda: None
     """Called when its turn may have come sooner than it was told."""
-
-    def __enter__(self) -> None:
-        self.window.join(self)
-
-    def __exit__(self, *_: object) -> None:
-        self.window.leave(self)
 
 
 @attrs.define(eq=False)

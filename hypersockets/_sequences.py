@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Hashable, Mapping
 
 import attrs
@@ -17,7 +16,7 @@ KEYS = 65_536
 class Sequences:
     """The last number of each key. It outlives connections, so that the next one can resume there."""
 
-    _last: OrderedDict[Hashable, int] = attrs.field(factory=OrderedDict, init=False)
+    _last: dict[Hashable, int] = attrs.field(factory=dict, init=False)
     """The key seen longest ago comes first."""
     _shown: Mapping[Hashable, int] | None = attrs.field(default=None, init=False)
     """What :meth:`last` gave out. ``None`` once a number has been seen since."""
@@ -27,14 +26,13 @@ class Sequences:
 
         The first number of a key begins its count; one that is not higher than the last begins it anew.
         """
-        last = self._last.get(key)
+        last = self._last.pop(key, None)  # and in again, at the end
         self._last[key] = number
         self._shown = None
         if last is None:
             if len(self._last) > KEYS:
-                self._last.popitem(last=False)
+                del self._last[next(iter(self._last))]
             return None
-        self._last.move_to_end(key)
         return range(last + 1, number) if number > last + 1 else None
 
     def repeated(self, key: Hashable, number: int) -> None:

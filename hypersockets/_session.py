@@ -149,15 +149,8 @@ class Session:
 
     async def run(self) -> Ended:
         """Open, restore, serve; return why it ended."""
-        try:
-            with self._room.joined():
-                self.ended = await self._run()
-            return self.ended
-        finally:
-            self.over.set()
-
-    async def _run(self) -> Ended:
         self._core.counters.connect_attempts += 1
+        self._room.join()
         try:
             # One scope around all, whose deadline goes once the connection is open: a scope that ended inside
             # the connector's context would cross those that the connector has open.
@@ -180,12 +173,18 @@ class Session:
         except OSError as error:  # from a user's Connector
             self._parting.why = ConnectError(f"the connector raised {type(error).__name__}")
             self._parting.why.__cause__ = error
-        if self._parting.why is None:
-            self._parting.why = OpenTimeoutError(f"the connection was not open within {self._config.open_timeout:g} s")
+        finally:
+            self._room.leave()
+            self.over.set()  # who waits for it runs later, and finds how it ended
+        why = self._parting.why or OpenTimeoutError(
+            f"the connection was not open within {self._config.open_timeout:g} s"
+        )
         if self._ready_at is None:
-            return Ended(self._parting.why, None, None)
-        lost_at = anyio.current_time() if self._parting.lost_at is None else self._parting.lost_at
-        return Ended(self._parting.why, lost_at - self._ready_at, lost_at)
+            self.ended = Ended(why, None, None)
+        else:
+            lost_at = anyio.current_time() if self._parting.lost_at is None else self._parting.lost_at
+            self.ended = Ended(why, lost_at - self._ready_at, lost_at)
+        return self.ended
 
     async def _request(self) -> OpenRequest:
         """Ask for URL and headers; say where this attempt goes to."""

@@ -24,6 +24,7 @@ _EARLY = object()
 """The key of all messages that come before the lanes are open."""
 LARGE = 65536
 """From how many bytes or characters on a frame is carried alone."""
+_PLAIN: frozenset[type] = frozenset({dict, list, str, bytes})
 _TYPES = 64
 """How many types of parsed messages are remembered as not awaitable."""
 
@@ -80,7 +81,7 @@ class Sorter:
         """Gives the key of a message: its route key once the lanes are open. ``None`` iff all have the key ``None``."""
         self._early: list[tuple[list[Any], Size, int]] = []
         """(messages, size of each, bytes to release in the inbox): received, parsed, and the lanes are not open yet."""
-        self._plain: set[type] = {dict, list, str, bytes}
+        self._plain = _PLAIN
         """Types of messages that were seen not to be awaitable: to ask that each time costs more than the rest."""
         self.is_async = False
         """Whether ``parse`` has given something to await."""
@@ -199,7 +200,7 @@ class Sorter:
             self.is_async = True
             return True
         if len(self._plain) < _TYPES:
-            self._plain.add(type(message))
+            self._plain |= {type(message)}
         return False
 
     async def finish_parsing(self) -> None:

@@ -100,13 +100,13 @@ class EventListener:
             if event is not None:
                 return event
             self._burst = 0
-            self._log.wakers.add(self._bell.ring)
+            self._log.wakers.append(self._bell.ring)
             self._is_waiting = True
             try:
                 await self._bell.wait()
             finally:
                 self._is_waiting = False
-                self._log.wakers.discard(self._bell.ring)
+                self._log.wakers.remove(self._bell.ring)
         raise StopAsyncIteration
 
     def next_nowait(self) -> Event | None:

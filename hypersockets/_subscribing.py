@@ -108,7 +108,7 @@ async def confirmation(core: Core, wanted: Wanted, *, from_handler: bool, is_sco
     wanted.watchers.append(settled)
     if core.config.send_limit is not None:
         wanted.sent_watchers.append(bell.ring)
-    core.watchers.add(bell)
+    core.watchers.append(bell)
     try:
         while not verdicts:
             session = core.session
@@ -124,7 +124,7 @@ async def confirmation(core: Core, wanted: Wanted, *, from_handler: bool, is_sco
                     f"a subscription was not confirmed within {core.config.subscribe_timeout:g} s", keys=(wanted.key,)
                 )
     finally:
-        core.watchers.discard(bell)
+        core.watchers.remove(bell)
         if settled in wanted.watchers:
             wanted.watchers.remove(settled)
         if core.config.send_limit is not None:

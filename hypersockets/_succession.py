@@ -94,34 +94,32 @@ class Succession:
         """Run a session, and those that take over from it; return the last, and its end."""
         self.session, self.next_url = session, None
         try:
-            session, ended = await self._run(session)
+            ended: Ended | None = await session.run()
+            while (heir := self._next(session)) is not None or ended is None:
+                if heir is None:  # a bug: the client is being cancelled for it
+                    await anyio.sleep_forever()
+                elif heir is self.session:  # it has taken over
+                    session = heir
+                    await session.over.wait()
+                    ended = session.ended
+                else:  # lost while the next connection was being made already: that is the next attempt
+                    self._plan.note(None if ended is None else ended.ready_for)
+                    heir.adopt()
+                    self.session = heir
+                    await heir.over.wait()
+                    if heir.ended is not None and heir.ended.ready_for is None:
+                        self.session = session  # it came to nothing: the loss is what is to be mended
         finally:
             self.session = None
         if ended.ready_for is not None and self.rotation is None and not self._endpoints.know(session.source):
             self.next_url = session.source  # where a rotation has led: its own comes first
         return session, ended
 
-    async def _run(self, session: Session) -> tuple[Session, Ended]:
-        ended: Ended | None = await session.run()
-        while True:
-            heir = None if self.rotation is None else self.rotation.heir
-            if self.session is not session:
-                assert self.session is not None
-                session = self.session
-                await session.over.wait()
-                ended = session.ended
-            elif heir is not None and self._core.closing is None:
-                # Lost while the next connection was being made already: that is the next attempt.
-                self._plan.note(None if ended is None else ended.ready_for)
-                heir.adopt()
-                self.session = heir
-                await heir.over.wait()
-                if heir.ended is not None and heir.ended.ready_for is None:
-                    self.session = session  # it came to nothing: the loss is what is to be mended
-            elif ended is not None:
-                return session, ended
-            else:  # a bug: the client is being cancelled for it
-                await anyio.sleep_forever()
+    def _next(self, session: Session) -> Session | None:
+        """Return the session that comes after one that has ended: it has taken over, or is about to."""
+        if self.session is not session:
+            return self.session
+        return None if self.rotation is None or self._core.closing is not None else self.rotation.heir
 
     def is_given_up(self, ended: Ended) -> bool:
         """Tell whether a session has ended because another is to take its place, and take note of it if so."""

@@ -64,7 +64,7 @@ class Workers:
     _is_coming: bool = attrs.field(default=False, init=False)
     """Whether a worker was woken or started, and has not run since."""
     _has_begun: bool = attrs.field(default=False, init=False)
-    _scopes: set[anyio.CancelScope] = attrs.field(factory=set, init=False)
+    _scopes: list[anyio.CancelScope] = attrs.field(factory=list, init=False)
     _is_stopped: bool = attrs.field(default=False, init=False)
 
     def __len__(self) -> int:
@@ -101,7 +101,7 @@ class Workers:
         call, bell, turn = Call(self.client), Bell(), Turn()
         current_call.set(call)
         with anyio.CancelScope() as scope:
-            self._scopes.add(scope)
+            self._scopes.append(scope)
             try:
                 while not self._is_stopped:
                     self._is_coming = False
@@ -118,7 +118,7 @@ class Workers:
                     await bell.wait()
                     turn.ends()
             finally:
-                self._scopes.discard(scope)
+                self._scopes.remove(scope)
 
     async def _empty(self, lane: Lane, call: Call, turn: Turn) -> bool:
         """Handle what is in a lane; return whether to go on with other lanes."""

@@ -141,9 +141,9 @@ def test_wakers_are_called_after_each_event() -> None:
 
     def wake() -> None:
         heard.append(log.total)
-        log.wakers.discard(wake)
+        log.wakers.remove(wake)
 
-    log.wakers.update({wake, lambda: heard.append(-log.total)})
+    log.wakers += [wake, lambda: heard.append(-log.total)]
     log.emit(numbered(0))
     log.emit(numbered(1))
     assert sorted(heard) == [-2, -1, 1]

@@ -82,7 +82,7 @@ def assert_nothing_is_left(client: hs.Client) -> None:
     assert core.session is None or list(core.session.told.acks) == []
     assert list(core.lanes) == [core.lanes.main]
     assert core.lanes.budget.used == 0
-    assert core.watchers == set()
+    assert core.watchers == []
 
 
 # One block.

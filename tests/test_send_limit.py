@@ -165,16 +165,19 @@ def test_what_is_withdrawn_takes_no_slot() -> None:
         )
 
     shares = {name: share(name) for name in waiting}
-    with shares["a"], shares["b"]:
-        window.begin(1)
-        window.end(1, 0.0)
-        assert window.turn(shares["a"], 1.0) == (0, 10.0)
-        assert window.turn(shares["b"], 1.0) == (0, math.inf)  # behind another: nobody knows
-        waiting["a"] = 0
-        assert window.turn(shares["a"], 2.0) == (0, math.inf)
-        assert "b" in woken
-        assert window.turn(shares["b"], 2.0) == (0, 10.0)
-        assert window.turn(shares["b"], 10.0)[0] == 1
+    for each in shares.values():
+        window.join(each)
+    window.begin(1)
+    window.end(1, 0.0)
+    assert window.turn(shares["a"], 1.0) == (0, 10.0)
+    assert window.turn(shares["b"], 1.0) == (0, math.inf)  # behind another: nobody knows
+    waiting["a"] = 0
+    assert window.turn(shares["a"], 2.0) == (0, math.inf)
+    assert "b" in woken
+    assert window.turn(shares["b"], 2.0) == (0, 10.0)
+    assert window.turn(shares["b"], 10.0)[0] == 1
+    for each in shares.values():
+        window.leave(each)
     assert window.turn(shares["a"], 11.0) == (0, math.inf)
 
 
@@ -183,11 +186,11 @@ def test_a_limit_outlives_its_event_loop() -> None:
     limit = hs.SendLimit(1, 1.0)
     simulation = Simulation(limit, now=1e9)
     sender = Sender(simulation, repeat(0.0), ordinary=[0.0])
-    with sender.share:
-        sender.wake()
-        simulation.run()
-        sender.ordinary.append(0.0)
-        assert limit._window.turn(sender.share, 0.0)[0] == 1
+    limit._window.join(sender.share)
+    sender.wake()
+    simulation.run()
+    sender.ordinary.append(0.0)
+    assert limit._window.turn(sender.share, 0.0)[0] == 1
 
 
 def test_what_may_be_given() -> None:
