@@ -747,6 +747,83 @@ async def test_a_handler_goes_on_across_a_loss() -> None:
         assert [reply["id"] for reply in handled] == [1]
 
 
+# Rotations, and the hook of a new session
+
+
+async def test_a_reply_on_the_old_connection_after_another_has_taken_over() -> None:
+    """Up to the barrier it is a reply as any other; unanswered there is as lost, and ``retry`` asks the new one."""
+
+    async def script(peer: Peer) -> None:
+        if peer.number:
+            await answers(peer)
+        await asked(peer, 3)
+        await anyio.sleep(0.15)
+        await peer.send(answer(1))
+        await idle(peer)
+
+    async with ScriptedServer(script) as server:
+        config = live(server, transport=server.connector(latency=0.1))
+        async with hs.connect(config) as client, anyio.create_task_group() as tasks:
+            asker = Asker(client)
+            started = anyio.current_time()
+            tasks.start_soon(asker.ask, 1)
+            tasks.start_soon(asker.ask, 2)
+            tasks.start_soon(lambda: asker.ask(3, retry=True))
+            await client.rotate()
+            assert anyio.current_time() - started == pytest.approx(0.2)
+            assert not asker.ended, "the server had not answered by then"
+            await anyio.sleep(10)
+            assert [number(text) for text in server.peers[1].received] == [3]
+    assert asker.kinds() == {1: [1], 2: [hs.ConnectionLostError], 3: [3]}
+    assert "another connection has taken over" in str(asker.ended[2][0].__cause__)
+    assert_nothing_is_left(client)
+
+
+async def test_a_reply_on_the_new_connection_while_the_old_one_goes_on() -> None:
+    """It does not wait for the barrier, though what else the new connection receives does."""
+    handler = Recorder()
+
+    async def script(peer: Peer) -> None:
+        if peer.number == 0:
+            await peer.accept()
+            await peer.stall()  # it does not even answer the close frame
+        await peer.receive()
+        await peer.send_many([message("feed", 1), answer(1)])
+        await idle(peer)
+
+    async with ScriptedServer(script) as server:
+        config = live(server, handlers={"feed": handler}, close_timeout=3)
+        async with hs.connect(config) as client:
+            await client.rotate()
+            await client.request(question(1), reply_key=1, timeout=1)
+            assert handler.numbers == []
+            await handler.wait_handled(1)
+            assert anyio.current_time() == 3
+
+
+async def test_a_hook_that_asks() -> None:
+    """``on_ready`` gets its reply on every session, before the first message is handled."""
+    seen: list[Any] = []
+
+    async def on_ready(client: hs.Client, resume: hs.ResumePoint) -> None:
+        seen.append((await client.request(question(resume.epoch), reply_key=resume.epoch, timeout=5))["id"])
+
+    async def script(peer: Peer) -> None:
+        await peer.send(message("feed", 10 + peer.number))
+        await peer.send(answer(number(await peer.receive())))
+        await idle(peer)
+
+    async with ScriptedServer(script) as server:
+        config = live(server, on_ready=on_ready, default_handler=lambda parsed: seen.append(parsed["n"]))
+        async with hs.connect(config) as client:
+            await wait_all_tasks_blocked()
+            assert seen == [0, 10]
+            cut(server.peers[0])
+            await wait_for(client, hs.Connected, 2)
+            await wait_all_tasks_blocked()
+    assert seen == [0, 10, 1, 11]
+
+
 # What users plug in raises
 
 
