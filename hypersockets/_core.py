@@ -80,9 +80,10 @@ class Core:
         self.subscriptions = SubscriptionSet()
         for subscription in config.subscriptions:
             self.subscriptions.want(subscription)
-        self.sequences = Sequences()
-        self.recent = Overlap()
-        """What the present connection has brought lately; noted only where messages can be known again."""
+        self.sequences = None if config.sequence is None else Sequences()
+        """The last numbers. ``None`` iff messages have none."""
+        self.recent = None if config.sequence is None and config.message_id is None else Overlap()
+        """What the present connection has brought lately. ``None`` iff messages cannot be known again."""
         self.outbox = Outbox()
         self.requests = Requests(config.reply_key, self.outbox)
         self.lanes = Lanes(
@@ -149,7 +150,8 @@ class Core:
 
     def resume_point(self) -> ResumePoint:
         """Return where the last session stopped."""
-        return ResumePoint(epoch=self.epoch, last_sequence=self.sequences.last(), downtime=self._downtime())
+        last = {} if self.sequences is None else self.sequences.last()
+        return ResumePoint(epoch=self.epoch, last_sequence=last, downtime=self._downtime())
 
     def _downtime(self) -> float:
         return 0.0 if self.lost_at is None else anyio.current_time() - self.lost_at

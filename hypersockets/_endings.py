@@ -17,6 +17,7 @@ __all__ = [
     "GRACE",
     "STREAM_ERRORS",
     "Loss",
+    "PlainGroup",
     "cut",
     "cut_reason",
     "cutting",
@@ -25,7 +26,6 @@ __all__ = [
     "network_loss",
     "own_loss",
     "peer_loss",
-    "plain_group",
     "protocol_loss",
 ]
 
@@ -133,26 +133,26 @@ async def cut(stream: ByteStream) -> None:
         pass
 
 
-@asynccontextmanager
-async def plain_group() -> AsyncGenerator[TaskGroup, None]:
+class PlainGroup:
     """Run child tasks for as long as the block lasts, then cancel them; the block's exception comes out as itself.
 
     A task group wraps whatever leaves its block into an ``ExceptionGroup``. Here the group sees a
-    block that ended well: its exception (cancellation included) is put aside and raised again once
-    the children are gone. A child that raises is a bug: that comes out as the group it makes.
+    block that ended well: its exception (cancellation included) goes on from here once the
+    children are gone. A child that raises is a bug: that comes out as the group it makes.
     """
-    raised: BaseException | None = None
-    try:
-        async with anyio.create_task_group() as group:
-            try:
-                yield group
-            except BaseException as error:  # noqa: ASYNC103 - it is raised below, whatever the group does
-                raised = error
-            group.cancel_scope.cancel()
-    except BaseException:  # noqa: ASYNC103 - what the block raised is raised below
-        # When the block was cancelled from outside, waiting for the children is cancelled as well;
-        # trio then wants its Cancelled to go on, and the block's own is as good as this one.
-        if raised is None:
-            raise
-    if raised is not None:
-        raise raised
+
+    __slots__ = ("_group",)  # no generator: a client has two, and an idle one should be small
+
+    async def __aenter__(self) -> TaskGroup:
+        self._group = anyio.create_task_group()
+        return await self._group.__aenter__()
+
+    async def __aexit__(self, _: object, raised: BaseException | None, __: object) -> None:
+        self._group.cancel_scope.cancel()
+        try:
+            await self._group.__aexit__(None, None, None)
+        except BaseException:  # noqa: ASYNC103 - what the block raised goes on
+            # When the block was cancelled from outside, waiting for the children is cancelled as well;
+            # trio then wants its Cancelled to go on, and the block's own is as good as this one.
+            if raised is None:
+                raise

@@ -213,7 +213,8 @@ class Session:
                 children.start("reader", wire.read)
                 children.start("writer", wire.write)
                 with self._serving:
-                    await self._serve(children, transport, wire)
+                    if await self._restored(children, transport, wire):
+                        await self._liveness.run()
                 children.stop("subscriptions")  # what it has not sent belongs to the next session
                 if self._parting.why is None:
                     await self._leave(children, transport)
@@ -233,18 +234,19 @@ class Session:
         assert self._children is not None  # what is dispatched was received
         self._children.start_apart("dispatch", run)  # what was received is dispatched whatever ends the session
 
-    async def _serve(self, children: Children, transport: Transport, wire: Wire) -> None:
-        """Restore the session, then watch over the peer, until it ends."""
+    async def _restored(self, children: Children, transport: Transport, wire: Wire) -> bool:
+        """Restore the session; return whether it is ready."""
         try:
             await self._restore(transport, wire)
         except HyperSocketError as error:
             self.end(error, farewell=(1000, ""))
-        else:
-            # The ack that was waited for may have come in one go with the end: then the task was awake already, and
-            # runs on until its next await.
-            if not self._serving.cancel_called:
-                self._become_ready(children, transport, wire)
-                await self._liveness.run()
+            return False
+        # The ack that was waited for may have come in one go with the end: then the task was awake already, and runs
+        # on until its next await.
+        if self._serving.cancel_called:
+            return False
+        self._become_ready(children, transport, wire)
+        return True
 
     async def _restore(self, transport: Transport, wire: Wire) -> None:
         """Do, in this order, what must come before ready."""

@@ -67,7 +67,7 @@ class Sorter:
         self._route_key: Callable[[Any], Hashable] | None = None if router is None else router.route_key
         self.tracker: Tracker | None = None
         """Looks at each message on its way to the lanes. ``None`` iff the user wants to have nothing found there."""
-        if core.config.sequence is not None or core.config.message_id is not None:
+        if core.recent is not None:
             self.tracker = Tracker(
                 sequence=core.config.sequence,
                 message_id=core.config.message_id,

@@ -7,8 +7,8 @@ write; were the reader to write itself, two peers that flood each other would wa
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, suppress
 from functools import partial
 from typing import ClassVar, Final
 
@@ -19,7 +19,7 @@ from websockets.client import ClientProtocol
 
 from ._checks import check_close_code
 from ._dial import dial
-from ._endings import GRACE, STREAM_ERRORS, cut, cutting, cutting_on_error, linger, own_loss, plain_group
+from ._endings import GRACE, STREAM_ERRORS, PlainGroup, cut, cutting, cutting_on_error, linger, own_loss
 from ._errors import ConnectionLostError
 from ._handshake import Head, accept, ask, exchange, header_dict, new_core, open_within, redirected
 from ._redact import mask_url
@@ -239,8 +239,7 @@ class StreamConnector:
     open_stream: Callable[[OpenRequest], Awaitable[ByteStream]] | None = None
     """Opens the byte stream, TLS included; ``None`` dials TCP, TLS and proxies as the request says."""
 
-    @asynccontextmanager
-    async def open(self, request: OpenRequest) -> AsyncGenerator[Transport, None]:
+    def open(self, request: OpenRequest) -> AbstractAsyncContextManager[Transport]:
         """Open a connection on entering, cut it on leaving.
 
         Raises:
@@ -249,13 +248,7 @@ class StreamConnector:
             HandshakeRejectedError: The server answered with something else than 101.
             OpenTimeoutError: It took longer than ``open_timeout``.
         """
-        async with plain_group() as tasks:
-            transport = await open_within(request, partial(self._attempt, tasks))
-            try:
-                yield transport
-            finally:
-                with anyio.move_on_after(3 * GRACE, shield=True):
-                    await transport.leave()
+        return _Connection(self._attempt, request)
 
     async def _attempt(self, tasks: TaskGroup, request: OpenRequest) -> StreamTransport | OpenRequest:
         core = new_core(request)
@@ -269,3 +262,29 @@ class StreamConnector:
                 return StreamTransport.start(core, head, stream, tasks, request)
         await cut(stream)
         return redirect
+
+
+@attrs.define(eq=False)
+class _Connection:
+    """Open while its block lasts."""
+
+    _attempt: Callable[[TaskGroup, OpenRequest], Awaitable[StreamTransport | OpenRequest]]
+    _request: OpenRequest
+    _group: PlainGroup = attrs.field(factory=PlainGroup, init=False)
+    _transport: StreamTransport = attrs.field(init=False)
+
+    async def __aenter__(self) -> StreamTransport:
+        tasks = await self._group.__aenter__()
+        try:
+            self._transport = await open_within(self._request, partial(self._attempt, tasks))
+        except BaseException as error:
+            await self._group.__aexit__(None, error, None)  # noqa: ASYNC102 - its children are cancelled
+            raise
+        return self._transport
+
+    async def __aexit__(self, kind: object, raised: BaseException | None, where: object) -> None:
+        try:
+            with anyio.move_on_after(3 * GRACE, shield=True):
+                await self._transport.leave()
+        finally:
+            await self._group.__aexit__(kind, raised, where)  # noqa: ASYNC102 - its children are cancelled

@@ -158,7 +158,7 @@ class Succession:
         next_url = url or self._endpoints.best(anyio.current_time())
         if config.rotation is None:
             rotation.heir = self._make_session(next_url, session)
-            self._core.recent.limit = WINDOW
+            self._remember(WINDOW)
             assert self._core.start_task is not None  # the session runs in the group
             self._core.start_task(partial(self._run_heir, rotation, rotation.heir), "hypersockets.rotation")
         else:
@@ -174,10 +174,15 @@ class Succession:
             self._endpoints.failed(anyio.current_time(), heir.url)
             self._on_failed(heir, ended.error)
             self.decide(ended.error)
-            self._core.recent.limit = RECENT
+            self._remember(RECENT)
             if rotation.is_due and self.session is not None and self._core.session is self.session:
                 self.session.rotate_after(self._plan.next_rotation(self._failures))
                 self._failures += 1
+
+    def _remember(self, limit: int) -> None:
+        """Remember so many messages of the present connection."""
+        if self._core.recent is not None:
+            self._core.recent.limit = limit
 
     def taken_over(self, session: Session) -> None:
         """Take note that a session is the client's now."""

@@ -28,8 +28,8 @@ class Tracker:
     """The user's."""
     message_id: Callable[[Any], Hashable] | None
     """The user's. ``None``: a message with a number is known by that."""
-    sequences: Sequences
-    """The client's: they go on from connection to connection."""
+    sequences: Sequences | None
+    """The client's: they go on from connection to connection. ``None`` iff there is no ``sequence``."""
     route_key: Callable[[Any], Hashable] | None
     """The router's. ``None``: there is none."""
     on_gap: Callable[[Hashable, int, int], None]
@@ -50,11 +50,11 @@ class Tracker:
         identity = numbered if self.message_id is None else self.message_id(message)
         if identity is not None:
             if self.against is not None and self._is_repeat(identity, self.against):
-                if numbered is not None:
+                if numbered is not None and self.sequences is not None:
                     self.sequences.repeated(*numbered)
                 return REPEAT
             self.noting.note(identity)
-        if numbered is not None:
+        if numbered is not None and self.sequences is not None:
             missing = self.sequences.see(*numbered)
             if missing is not None:
                 self.on_gap(numbered[0], missing.start, missing.stop)

@@ -23,6 +23,7 @@ from ._dial import dial
 from ._endings import (
     GRACE,
     Loss,
+    PlainGroup,
     cut,
     cutting,
     cutting_on_error,
@@ -30,7 +31,6 @@ from ._endings import (
     network_loss,
     own_loss,
     peer_loss,
-    plain_group,
 )
 from ._errors import ConfigurationError, ConnectError, ConnectionLostError
 from ._handshake import broken, header_dict, headers_to_send, new_core, open_within
@@ -260,7 +260,7 @@ class TrioWebSocketConnector:
         if request.compression is not None:
             hint = "use compression=None or transport='stream'"
             raise ConfigurationError(f"transport 'trio-websocket' has no compression; {hint}")
-        async with plain_group() as tasks:
+        async with PlainGroup() as tasks:
             transport = await open_within(request, partial(self._attempt, tasks))
             try:
                 yield transport

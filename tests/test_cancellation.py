@@ -285,6 +285,8 @@ _RUNNING = (
 _ELSEWHERE = {
     "say_goodbye(transport, *self._parting.last_words": "met only by who is cancelled; see cancel_natively_twice",
     "checkpoint_if_cancelled()": "never suspends",
+    "_group.__aenter__()": "never suspends",
+    "the client is being cancelled: no message": "cancelled already; see test_on_ready_live",
     'children.ended("reader")': "suspends for one turn of the loop, if at all; see test_g05_a_batch_that_comes",
     "await self.transport.ping()": "of a transport without `start_ping`; see test_a_transport_with_the_bare_minimum",
     "await self._transport.send(items[0].message)": "of a transport without `send_many`; see the same test",

@@ -8,7 +8,7 @@ import anyio
 import pytest
 from anyio.abc import ByteStream
 
-from hypersockets._endings import cut, cut_reason, linger, network_loss, own_loss, plain_group
+from hypersockets._endings import PlainGroup, cut, cut_reason, linger, network_loss, own_loss
 from hypersockets.testing import wait_all_tasks_blocked
 
 if sys.version_info < (3, 11):
@@ -57,7 +57,7 @@ class TestPlainGroup:
                 ended.append(anyio.current_time())
 
         started = anyio.current_time()
-        async with plain_group() as tasks:
+        async with PlainGroup() as tasks:
             tasks.start_soon(child)
             await anyio.sleep(1)
         assert ended == [pytest.approx(started + 2)]
@@ -67,7 +67,7 @@ class TestPlainGroup:
         """With children or without, the same object."""
         for children in (0, 2):
             with pytest.raises(type(error)) as caught:
-                async with plain_group() as tasks:
+                async with PlainGroup() as tasks:
                     for _ in range(children):
                         tasks.start_soon(anyio.sleep_forever)
                     raise error
@@ -76,7 +76,7 @@ class TestPlainGroup:
     async def test_cancellation_passes_through(self) -> None:
         """The block's own cleanup runs, children end, the scope that was cancelled catches it."""
         with anyio.CancelScope() as scope:
-            async with plain_group() as tasks:
+            async with PlainGroup() as tasks:
                 tasks.start_soon(anyio.sleep_forever)
                 await wait_all_tasks_blocked()
                 scope.cancel()
@@ -88,7 +88,7 @@ class TestPlainGroup:
         """An error raised by the block's cleanup is not replaced by the cancellation."""
         with anyio.CancelScope() as scope:
             with pytest.raises(RuntimeError, match="cleanup"):
-                async with plain_group() as tasks:
+                async with PlainGroup() as tasks:
                     tasks.start_soon(anyio.sleep_forever)
                     scope.cancel()
                     raise RuntimeError("cleanup")
@@ -101,7 +101,7 @@ class TestPlainGroup:
             raise LookupError
 
         with pytest.raises(BaseExceptionGroup):
-            async with plain_group() as tasks:
+            async with PlainGroup() as tasks:
                 tasks.start_soon(child)
 
 

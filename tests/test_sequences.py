@@ -113,6 +113,7 @@ def test_a_message_is_noted_and_then_routed() -> None:
     assert [tracking.key_of(message) for message in messages] == ["route"] * 7
     assert calls.keyed == messages
     assert calls.gaps == [("k", 2, 3), ("k", 5, 6)]
+    assert tracking.sequences is not None
     assert tracking.sequences.last() == {"k": 6, "other": 7}
     assert tracker(calls, lambda message: None, routed=False).key_of("m") is None
 
@@ -135,5 +136,6 @@ def test_what_is_no_number_is_an_error(given: Any, what: str) -> None:
     tracking = tracker(calls, lambda message: given)
     with pytest.raises(TypeError, match=what):
         tracking.key_of("m")
+    assert tracking.sequences is not None
     assert not tracking.sequences.last()
     assert not calls.keyed
