@@ -6,7 +6,7 @@ its reply, and a reply that is read before the writer runs again is not missed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from typing import Any
 
 import attrs
@@ -16,6 +16,9 @@ from ._inbox import Inbox
 from ._outbox import Outbox, Outgoing
 
 __all__ = ["Match", "Request", "Requests"]
+
+_NO_KEY = object()
+"""Stands for the id of all requests whose reply is known by a predicate."""
 
 Match = Callable[[Any], bool]
 """Tells whether a parsed message is the reply."""
@@ -65,30 +68,22 @@ class Requests:
     pending: dict[Request, None] = attrs.field(factory=dict, init=False)
     """All of them, oldest first; always the same dictionary."""
     _by_key: dict[Hashable, dict[Request, None]] = attrs.field(factory=dict, init=False)
-    """Those whose reply has an id, by that, oldest first: several may have the same."""
-    _asked: dict[Request, Match] = attrs.field(factory=dict, init=False)
-    """The others, oldest first."""
+    """By the id that the reply has, oldest first: several may have the same. The others are under `_NO_KEY`."""
 
     def expect(self, request: Request) -> None:
         """Know a request that is about to be written."""
         self.pending[request] = None
-        if request.match is not None:
-            self._asked[request] = request.match
-        else:
-            self._by_key.setdefault(request.key, {})[request] = None
+        self._by_key.setdefault(_key(request), {})[request] = None
 
     def forget(self, request: Request) -> None:
         """Know it no longer, if it is known."""
         if request not in self.pending:
             return
         del self.pending[request]
-        if request.match is not None:
-            del self._asked[request]
-        else:
-            alike = self._by_key[request.key]
-            del alike[request]
-            if not alike:
-                del self._by_key[request.key]
+        alike = self._by_key[_key(request)]
+        del alike[request]
+        if not alike:
+            del self._by_key[_key(request)]
 
     def offer(self, message: Any, inbox: Inbox) -> bool:
         """Answer one request by a parsed message, if it is one's reply; tell whether it was.
@@ -99,15 +94,16 @@ class Requests:
         """
         request: Request | None = None
         error: BaseException | None = None
-        if self._by_key and self._key_of is not None:
+        asked = self._by_key.get(_NO_KEY, {})
+        if self._key_of is not None and len(self.pending) > len(asked):
             try:
                 alike = self._by_key.get(self._key_of(message))
             except mishaps() as raised:
                 error = raised
             else:
                 request = None if alike is None else next((each for each in alike if each.inbox is inbox), None)
-        if request is None and self._asked:
-            request, raised_there = self._ask(message, inbox)
+        if request is None and asked:
+            request, raised_there = _ask(asked, message, inbox)
             error = raised_there if error is None else error
         if request is not None:
             if not request.is_started:  # its write seemed to be cut off, and it was to be sent again
@@ -117,17 +113,6 @@ class Requests:
         if error is not None:
             raise error
         return False
-
-    def _ask(self, message: Any, inbox: Inbox) -> tuple[Request | None, BaseException | None]:
-        """Return the oldest request whose predicate claims the message, and what a predicate before it has raised."""
-        error: BaseException | None = None
-        for request, match in self._asked.items():
-            try:
-                if request.inbox is inbox and match(message):
-                    return request, error
-            except mishaps() as raised:
-                error = raised if error is None else error
-        return None, error
 
     def lost(self, inbox: Inbox, error: Callable[[], BaseException]) -> None:
         """Let go of what was sent on a connection of which nothing more will be parsed.
@@ -151,3 +136,19 @@ class Requests:
         for request in tuple(self.pending):
             request.settle(error())
         self._outbox.fail(error, lambda item: isinstance(item, Request))
+
+
+def _key(request: Request) -> Hashable:
+    return _NO_KEY if request.match is not None else request.key
+
+
+def _ask(asked: Iterable[Request], message: Any, inbox: Inbox) -> tuple[Request | None, BaseException | None]:
+    """Return the oldest request whose predicate claims the message, and what a predicate before it has raised."""
+    error: BaseException | None = None
+    for request in asked:
+        try:
+            if request.inbox is inbox and request.match is not None and request.match(message):
+                return request, error
+        except mishaps() as raised:
+            error = raised if error is None else error
+    return None, error

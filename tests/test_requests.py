@@ -35,7 +35,7 @@ class Scene:
     @property
     def is_clean(self) -> bool:
         requests = self.requests
-        return not (requests.pending or requests._by_key or requests._asked or len(self.outbox))
+        return not (requests.pending or requests._by_key or len(self.outbox))
 
 
 def lost() -> hs.ConnectionLostError:
