@@ -150,7 +150,7 @@ class PlainGroup:
     async def __aexit__(self, _: object, raised: BaseException | None, __: object) -> None:
         self._group.cancel_scope.cancel()
         try:
-            await self._group.__aexit__(None, None, None)
+            await self._group.__aexit__(None, None, None)  # noqa: ASYNC102 - its children are cancelled
         except BaseException:  # noqa: ASYNC103 - what the block raised goes on
             # When the block was cancelled from outside, waiting for the children is cancelled as well;
             # trio then wants its Cancelled to go on, and the block's own is as good as this one.
