@@ -75,7 +75,6 @@ from ._routing import (
     MessageRouter as MessageRouter,
     Route as Route,
 )
-from ._send_limit import SendLimit as SendLimit
 from ._state import ConnectionState as ConnectionState
 from ._strategies import (
     ExponentialBackoff as ExponentialBackoff,
@@ -90,11 +89,16 @@ from ._transport import Connector as Connector, OpenRequest as OpenRequest, Tran
 from ._version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from ._send_limit import SendLimit as SendLimit
     from ._stream_transport import StreamConnector as StreamConnector
     from ._trio_websocket_transport import TrioWebSocketConnector as TrioWebSocketConnector
 
-_LATE = {"StreamConnector": "_stream_transport", "TrioWebSocketConnector": "_trio_websocket_transport"}
-"""Imported when first used, for the wire libraries take longer to import than all the rest."""
+_LATE = {
+    "SendLimit": "_send_limit",
+    "StreamConnector": "_stream_transport",
+    "TrioWebSocketConnector": "_trio_websocket_transport",
+}
+"""Imported when first used: the wire libraries take longer to import than all the rest, and few have a limit."""
 
 
 def __getattr__(name: str) -> object:

@@ -19,7 +19,6 @@ from ._heartbeat import Heartbeat, Seconds, session_seconds, to_session_seconds
 from ._passive_ping import PassivePingDetector
 from ._redact import describe, mask_headers, mask_text, mask_url, show
 from ._routing import Framing, Handler, MessageRouter, Route, as_route, as_routes, check_router
-from ._send_limit import SendLimit
 from ._strategies import ExponentialBackoff, ReconnectionStrategy, is_retryable
 from ._subscriptions import BatchSubscriptions, ResumePoint, Subscription, as_subscriptions
 from ._transport import FROM_ENVIRONMENT, Connector, mask_proxy
@@ -27,6 +26,8 @@ from ._values import choice, count, seconds, to_optional_seconds, to_seconds
 
 if TYPE_CHECKING:
     from ssl import SSLContext
+
+    from ._send_limit import SendLimit
 
 __all__ = [
     "ClientConfig",
@@ -264,7 +265,7 @@ class ClientConfig:
         _require(
             "batch_subscriptions", self.batch_subscriptions, _may_call(self.batch_subscriptions), "a callable or None"
         )
-        _require("send_limit", self.send_limit, _is(self.send_limit, SendLimit), "a SendLimit or None")
+        _require("send_limit", self.send_limit, _is_limit(self.send_limit), "a SendLimit or None")
         _check_pace(self)
         check_callable("is_retryable", self.is_retryable, "(error) -> bool")
         check_callable("message_id", self.message_id, "(message) -> id", or_none=True)
@@ -335,6 +336,12 @@ def _is_context(value: object) -> bool:
     """Tell whether it is an ``SSLContext``, or none: whoever has one has imported ``ssl``, which takes its time."""
     ssl = sys.modules.get("ssl")
     return value is None or (ssl is not None and isinstance(value, ssl.SSLContext))
+
+
+def _is_limit(value: object) -> bool:
+    """Tell whether it is a ``SendLimit``, or none: as above, whoever has one has imported it."""
+    limits = sys.modules.get(f"{__package__}._send_limit")
+    return value is None or (limits is not None and isinstance(value, limits.SendLimit))
 
 
 def _has(value: object, method: str) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Hashable
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import anyio
 
@@ -23,7 +23,6 @@ from ._events import (
     MessageDropped,
     Rotated,
 )
-from ._gap_calls import GapCalls
 from ._inbox import Inbox
 from ._lane import Lane
 from ._lanes import Lanes
@@ -37,6 +36,9 @@ from ._state import ConnectionState, check_move
 from ._subscriptions import ResumePoint, SubscriptionSet
 from ._told import Told
 from ._workers import Workers
+
+if TYPE_CHECKING:
+    from ._gap_calls import GapCalls
 
 __all__ = ["Core", "ReadySession"]
 

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
+
 import anyio
 
 from ._config import ClientConfig
 from ._heartbeat import Beats
 from ._liveness import Liveness
-from ._send_limit import Share
+from ._wire import Wire
+
+if TYPE_CHECKING:
+    from ._send_limit import Share
 
 __all__ = ["Room"]
 
@@ -18,15 +25,25 @@ class Room:
     def __init__(self, config: ClientConfig, liveness: Liveness) -> None:
         self._config = config
         self._liveness = liveness
-        limit = config.send_limit
-        self.share = (
-            None if limit is None else Share(window=limit._window, beats=self._beats, keeps_room=self._keeps_room)
-        )
+        self.share: Share | None = None
         """Its part in the limit. ``None`` iff there is no limit."""
+        if config.send_limit is not None:
+            from ._send_limit import Share  # imported where there is one
+
+            window = config.send_limit._window
+            self.share = Share(window=window, beats=self._beats, keeps_room=self._keeps_room)
         self._foreseen: Beats | None = None
         """Heartbeats as they would be had it been ready after auth. ``None`` before, and if there are none."""
         self._has_logged_in = False
         self._is_over = False
+
+    def kind_of_wire(self) -> Callable[..., Wire]:
+        """Return what makes the wire of the session: one that keeps to the limit, if there is one."""
+        if self.share is None:
+            return Wire
+        from ._paced_wire import PacedWire
+
+        return partial(PacedWire, self.share)
 
     def join(self) -> None:
         """Begin to have a part."""

@@ -35,7 +35,6 @@ from ._lane import Lane
 from ._liveness import Liveness
 from ._login import Channel, authenticate
 from ._overlap import Overlap
-from ._paced_wire import PacedWire
 from ._parting import Parting
 from ._pulse import Pulse
 from ._redact import mask_url
@@ -201,7 +200,7 @@ class Session:
         async with anyio.create_task_group() as group:
             self._children = children = Children(group)
             try:
-                self._wire = wire = (Wire if self._room.share is None else partial(PacedWire, self._room.share))(
+                self._wire = wire = self._room.kind_of_wire()(
                     self._core,
                     transport,
                     self._inbox,

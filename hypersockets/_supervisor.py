@@ -18,7 +18,6 @@ from ._core import Core
 from ._endpoints import Endpoints, Url
 from ._errors import ClientClosedError, ConnectionLostError, HyperSocketError
 from ._events import ErrorOccurred, Reconnecting
-from ._gap_calls import GapCalls
 from ._outcome import alone, let_go
 from ._parting import FAREWELL
 from ._redact import mask_url
@@ -71,6 +70,8 @@ class Supervisor:
                     on_empty=core.handled.ring,
                 )
                 if core.config.on_gap is not None:
+                    from ._gap_calls import GapCalls  # imported where there is one
+
                     core.gap_calls = GapCalls(
                         function=core.config.on_gap,
                         client=self._client,
