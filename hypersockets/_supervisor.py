@@ -18,6 +18,7 @@ from ._core import Core
 from ._endpoints import Endpoints, Url
 from ._errors import ClientClosedError, ConnectionLostError, HyperSocketError
 from ._events import ErrorOccurred, Reconnecting
+from ._lane import Lane
 from ._outcome import alone, let_go
 from ._parting import FAREWELL
 from ._redact import mask_url
@@ -65,7 +66,7 @@ class Supervisor:
                 core.workers = Workers(
                     client=self._client,
                     start=core.start_task,
-                    on_error=lambda lane, error: self._on_handler_error(lane.key, error),
+                    on_error=self._on_lane_error,
                     on_close=self.close,
                     on_empty=core.handled.ring,
                 )
@@ -215,6 +216,9 @@ class Supervisor:
         else:
             logger.error("%s: another failure after the first: %s", self._core.name, type(error).__name__)
         self._group_scope.cancel()
+
+    def _on_lane_error(self, lane: Lane, error: BaseException) -> bool:
+        return self._on_handler_error(lane.key, error)
 
     def _on_handler_error(self, key: Hashable, error: BaseException, what: str = "a handler") -> bool:
         core, policy = self._core, self._core.config.on_handler_error
