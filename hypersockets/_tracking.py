@@ -50,6 +50,7 @@ class Tracker:
         identity = numbered if self.message_id is None else self.message_id(message)
         if identity is not None:
             if self.against is not None and self._is_repeat(identity, self.against):
+                self.noting.note(identity)  # the next connection may bring it once more
                 if numbered is not None and self.sequences is not None:
                     self.sequences.repeated(*numbered)
                 return REPEAT
