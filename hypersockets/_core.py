@@ -263,6 +263,13 @@ class Core:
             self.outbox.fail(self.closed_error, lambda item: item.from_handler)
         self.changed()
 
+    def draining(self) -> anyio.CancelScope:
+        """Return a scope that ends ``drain_timeout`` seconds after the first call."""
+        if self._drained_at is None:
+            limit = self.config.drain_timeout
+            self._drained_at = math.inf if limit is None else anyio.current_time() + limit
+        return anyio.CancelScope(deadline=self._drained_at)
+
     async def drain(self, dispatched: Flag | None = None) -> None:
         """Let handlers finish what was received, until ``drain_timeout`` after the first call; then cancel them.
 
@@ -270,10 +277,7 @@ class Core:
             dispatched: Set when everything that was received is in a lane.
         """
         workers, gap_calls = self._begin_handling(), self.gap_calls
-        if self._drained_at is None:
-            limit = self.config.drain_timeout
-            self._drained_at = math.inf if limit is None else anyio.current_time() + limit
-        with anyio.CancelScope(deadline=self._drained_at):
+        with self.draining():
             if dispatched is not None:
                 await dispatched.wait()
             if self.closing is not None:  # handlers wait for replies too, and nothing more is read

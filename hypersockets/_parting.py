@@ -88,6 +88,9 @@ class Parting:
         """Close as the user wants: let handlers finish, then the close handshake. Nobody reads any more."""
         await self._old_is_over()
         if delivers:
+            with self._core.draining():  # the user's hook may finish, as handlers may, and messages wait for it
+                await children.ended("on_ready")
+            children.stop("on_ready")
             self._dispatch.finish()
             await self._core.drain(self._dispatch.finished)
         await self.say_goodbye(transport, *self.last_words)

@@ -102,6 +102,8 @@ class Session:
         self._old = old
         self._is_heir = old is not None
         """Whether it has yet to take over from another, whose client's state it does not touch."""
+        self._knows_url = False
+        """Whether it was said where to: then an attempt is told of."""
         self._stage = ConnectionState.CONNECTING
         self.over = Flag()
         """Set when it has ended."""
@@ -190,6 +192,7 @@ class Session:
         try:
             self.url = await ask_url(self.source)
         finally:
+            self._knows_url = True
             if not self._is_heir:
                 self._core.emit(Connecting, url=mask_url(self.url))
         return await make_request(self._config, self.url, on_activity=self._liveness.heard)
@@ -344,7 +347,8 @@ class Session:
         self._is_heir = False
         self.told.has_say = True
         self._core.move(ConnectionState.CONNECTING)
-        self._core.emit(Connecting, url=mask_url(self.url))
+        if self._knows_url:
+            self._core.emit(Connecting, url=mask_url(self.url))
         self._core.move(self._stage)
 
     async def _old_is_over(self) -> None:
@@ -352,6 +356,8 @@ class Session:
         if self._old is None:
             return
         await self._old.over.wait()
+        if self._old is None:
+            return  # who else waited has done the rest
         self._old, tracker = None, self._dispatch.tracker
         if tracker is not None:
             tracker.against = self._core.recent

@@ -148,8 +148,12 @@ class Succession:
 
     def on_age(self) -> None:
         """Rotate, for the connection is old enough."""
-        if self.rotation is None and self._core.session is not None:
+        if self._core.closing is not None or self._core.session is None:
+            return
+        if self.rotation is None:
             self._begin(None, is_due=True)
+        else:
+            self.rotation.is_due = True  # should that one fail, it is tried again
 
     def _begin(self, url: str | None, *, is_due: bool) -> Rotation:
         session, config = self.session, self._core.config
@@ -187,6 +191,7 @@ class Succession:
     def taken_over(self, session: Session) -> None:
         """Take note that a session is the client's now."""
         self._endpoints.succeeded(session.url)
+        self._failures = 0
         rotation = self.rotation
         if rotation is None:
             return
@@ -196,7 +201,6 @@ class Succession:
             self.session = session
         else:
             self._core.emit(Rotated, age=rotation.age)
-        self._failures = 0
         self.decide(None)
 
     def decide(self, error: BaseException | None) -> None:

@@ -191,6 +191,8 @@ class Supervisor:
         core.tell_handlers()
         for session in self._succession.sessions:
             session.leave()
+        # It may be a handler that waits for it, and the end waits for handlers.
+        self._succession.decide(core.closed_error())
 
     def reconnect(self, reason: str, code: int) -> None:
         """Lose the ready session on purpose."""

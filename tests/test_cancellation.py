@@ -288,6 +288,7 @@ _ELSEWHERE = {
     "_group.__aenter__()": "never suspends",
     "the client is being cancelled: no message": "cancelled already; see test_on_ready_live",
     'children.ended("reader")': "suspends for one turn of the loop, if at all; see test_g05_a_batch_that_comes",
+    'children.ended("on_ready")': "met where the client is closed while the hook runs; see test_on_ready_live",
     "await self.transport.ping()": "of a transport without `start_ping`; see test_a_transport_with_the_bare_minimum",
     "await self._transport.send(items[0].message)": "of a transport without `send_many`; see the same test",
     "await self._transport.send(messages[0])": "of a transport without `send_many`, where sends are paced",

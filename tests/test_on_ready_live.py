@@ -9,7 +9,7 @@ import pytest
 
 import hypersockets as hs
 from hypersockets.testing import Peer, ScriptedServer, wait_all_tasks_blocked
-from tests._live import Recorder, happened, idle, message, settings, wait_for
+from tests._live import ROUTER, Recorder, happened, idle, message, settings, wait_for
 
 pytestmark = pytest.mark.anyio
 
@@ -23,6 +23,11 @@ async def two_sessions(peer: Peer) -> None:
             got = await peer.receive()
             await peer.send(message("reply", peer.number, to=got))
     peer.cut()
+
+
+async def greets(peer: Peer) -> None:
+    await peer.send(message("a", peer.number))
+    await idle(peer)
 
 
 async def test_it_runs_before_the_first_message_of_each_session_is_handled() -> None:
@@ -163,3 +168,56 @@ async def test_it_runs_on_a_rotation_too_when_the_old_session_is_over() -> None:
             assert [type(event) for event in happened(client)] == [hs.Connecting, hs.Connected, hs.Rotated]
             await wait_all_tasks_blocked()
     assert log == [(0, 0.0), 0, (1, 0.0), 1]
+
+
+async def test_closing_lets_it_finish() -> None:
+    """As a handler: within ``drain_timeout``, its sends go out, and messages are handled behind it."""
+    log: list[Any] = []
+
+    async def on_ready(client: hs.Client, resume: hs.ResumePoint) -> None:
+        await anyio.sleep(2)
+        await client.send("done")
+        log.append("hook")
+
+    async with ScriptedServer(greets) as server:
+        config = settings(
+            server, router=ROUTER, handlers={"a": lambda parsed: log.append(parsed["n"])}, on_ready=on_ready
+        )
+        async with hs.connect(config):
+            await anyio.sleep(1)
+        assert log == ["hook", 0]
+        assert server.peers[0].received == ["done"]
+        assert anyio.current_time() < 4
+
+
+async def test_closing_gives_it_no_longer_than_handlers() -> None:
+    """``drain_timeout``, then it is cancelled."""
+
+    async def on_ready(client: hs.Client, resume: hs.ResumePoint) -> None:
+        await anyio.sleep(100)
+
+    async with ScriptedServer(greets) as server:
+        async with hs.connect(settings(server, on_ready=on_ready, drain_timeout=3)):
+            await anyio.sleep(1)
+        assert 3.9 < anyio.current_time() < 6
+
+
+async def test_while_it_runs_no_route_is_stale() -> None:
+    """Messages come and wait for it: that is no silence of the server's."""
+
+    async def on_ready(client: hs.Client, resume: hs.ResumePoint) -> None:
+        await anyio.sleep(20)
+
+    async def script(peer: Peer) -> None:
+        for n in range(25):
+            await peer.send(message("a", n))
+            await anyio.sleep(1)
+        await idle(peer)
+
+    handler = Recorder()
+    async with ScriptedServer(script) as server:
+        config = settings(server, router=ROUTER, handlers={"a": hs.Route(handler, stale_after=5)}, on_ready=on_ready)
+        async with hs.connect(config) as client:
+            await wait_for(client, hs.RouteStale)
+            assert 28 <= anyio.current_time() <= 30
+            assert handler.numbers == list(range(25))
