@@ -194,3 +194,34 @@ async def test_leaving_finishes_the_frame_that_is_half_written() -> None:
             assert anyio.current_time() - left_at < 0.2
         assert server.peers[0].received == [big]
         assert server.peers[0].close_code == 1000
+
+
+async def test_nothing_grows_in_a_thousand_rotations(sessions: weakref.WeakSet[Any]) -> None:
+    """Those that failed among them: of all the connections that were taken over from nothing is left."""
+
+    async def script(peer: Peer) -> None:
+        if peer.number % 5 == 4:
+            await peer.reject(503)
+        await peer.send(message("a", peer.number))
+        await idle(peer)
+
+    handler = Recorder()
+    async with ScriptedServer(script) as server:
+        config = settings(server, latency=0.001, router=ROUTER, handlers={"a": handler}, subscriptions=["sub"])
+        async with hs.connect(config) as client:
+            seen: list[dict[str, int]] = []
+            for rotations in (10, 990):
+                for _ in range(rotations):
+                    try:
+                        await client.rotate()
+                    except hs.HandshakeRejectedError:
+                        assert client.is_connected
+                await anyio.sleep(1)
+                await wait_all_tasks_blocked()
+                gc.collect()
+                seen.append({**sizes(client), "sessions": len(sessions), "open": server.open_count})
+            assert seen[0] == seen[1]
+            assert (seen[1]["sessions"], seen[1]["open"]) == (1, 1)
+            numbers = [n for n in range(len(server.peers)) if n % 5 != 4]
+            assert handler.numbers == numbers
+            assert client.epoch == len(numbers)
