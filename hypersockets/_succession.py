@@ -207,6 +207,6 @@ class Succession:
         """End the rotation under way, if one is."""
         rotation, self.rotation = self.rotation, None
         if rotation is not None:
-            # What `rotate` raises is kept by the events, and by its traceback it keeps the rotation: not the sessions too.
+            # What `rotate` raises is kept by the events, and its traceback keeps the rotation: not the sessions too.
             rotation.error, rotation.heir = error, None
             rotation.decided.set()

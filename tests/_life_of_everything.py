@@ -109,10 +109,12 @@ class Life:
         self.asks: dict[int, tuple[bool, str, bool]] = {}
         """By number: whether it is retried, what the server is to do, whether its time is short."""
         self.outcomes: dict[int, list[str]] = defaultdict(list)
+        self.ended_at: dict[int, float] = {}
         self.busy = 0
         """Calls under way."""
         self.gaps: list[tuple[str, int, int]] = []
-        self.ready_hooks = 0
+        self.resumed: list[int] = []
+        """The epochs before each call of ``on_ready``."""
         self.resent = 0
 
     def config(self) -> hs.ClientConfig:
@@ -127,7 +129,7 @@ class Life:
 
         return hs.ClientConfig(
             url=URLS[:2],
-            transport=self.world.connector(self._supervisor),
+            transport=self.world.connector(self._succession),
             auth=Provider(),
             subscriptions=[entry(feed) for feed in BASE],
             batch_subscriptions=_batch if setting.batch else None,
@@ -135,7 +137,7 @@ class Life:
             router=self.books,
             sequence=self.books.sequence,
             message_id=lambda message: (message["channel"], message["n"]) if message["channel"] in FEEDS else None,
-            on_gap=lambda gap, client: self.gaps.append((gap.key, gap.expected, gap.got)),
+            on_gap=lambda gap, client: self.gaps.append((str(gap.key), gap.expected, gap.got)),
             handlers={feed: hs.Route(self.handle, capacity=5) for feed in HANDLED},
             on_handler_error="continue",
             reply_key=lambda message: message.get("id"),
@@ -154,9 +156,9 @@ class Life:
             drain_timeout=None,
         )
 
-    async def _supervisor(self) -> Any:
+    async def _succession(self) -> Any:
         await self.has_begun.wait()
-        return self.client._supervisor
+        return self.client._supervisor._succession
 
     # What the client calls.
 
@@ -175,8 +177,7 @@ class Life:
             raise ValueError("in a mood")
 
     async def on_ready(self, client: hs.Client, resume: hs.ResumePoint) -> None:
-        self.ready_hooks += 1
-        assert resume.epoch == client.epoch - 1
+        self.resumed.append(resume.epoch)
         await self.send(client)
 
     # What the user calls.
@@ -209,6 +210,7 @@ class Life:
                 assert self._losses() > losses, "only a loss fails it"
                 outcome = "lost"
         self.outcomes[number].append(outcome)
+        self.ended_at[number] = anyio.current_time()
 
     def _losses(self) -> int:
         return sum(name in ("Disconnected", "Rotated") for name in names(happened(self.client)))
@@ -246,7 +248,7 @@ class Life:
             with scope.leaving:
                 async with self.client.subscription(entry(feed), capacity=5) as stream:
                     with anyio.CancelScope() as reading:
-                        scope.leaving, reading = reading, scope.leaving
+                        scope.leaving = reading
                         async for parsed in stream:
                             scope.got.append(parsed["n"])
                             await anyio.sleep(self.setting.speeds[feed])
@@ -272,13 +274,14 @@ class Life:
 
     async def do(self, what: str, *arguments: Any) -> None:
         world, start = self.world, self.tasks.start_soon
-        here = next((each for each in reversed(world.connections) if each.can_speak), None)
+        speaking = [each for each in world.connections if each.can_speak]
         if what == "tick":
             await world.tick(*arguments)
         elif what == "garble":
             await world.garble()
-        elif what == "end" and here is not None:
-            await world.end(here, *arguments)
+        elif what == "end":  # of two the one that is to take over, or the other
+            if speaking:
+                await world.end(speaking[arguments[0]], arguments[1])
         elif what == "refuse":
             world.server.refuse(*arguments)
         elif what == "reject":
@@ -305,8 +308,9 @@ class Life:
                 if scope.feed == arguments[0]:
                     scope.leaving.cancel()
         elif what == "reconnect":
+            has_heir = self.client._supervisor._succession.rotation is not None
             await self.client.reconnect("for a change")
-            assert not self.client.is_connected
+            assert has_heir or not self.client.is_connected
         elif what == "sleep":
             await anyio.sleep(*arguments)
 

@@ -40,7 +40,7 @@ class Frames:
     is_past_http: bool = False
 
     def feed(self, data: bytes) -> list[tuple[int, bytes]]:
-        """Return opcode and payload (masked, if it is) of each frame whose last byte this has brought."""
+        """Return opcode and payload of each frame whose last byte this has brought."""
         self.rest += data
         if not self.is_past_http:
             end = self.rest.find(b"\r\n\r\n")
@@ -55,7 +55,11 @@ class Frames:
                 size, start = int.from_bytes(self.rest[2:4], "big"), start + 2
             if len(self.rest) < start + size:
                 break
-            found.append((self.rest[0] & 0x0F, bytes(self.rest[start : start + size])))
+            payload = bytes(self.rest[start : start + size])
+            if self.rest[1] & 0x80:
+                mask = self.rest[start - 4 : start]
+                payload = bytes(byte ^ mask[at % 4] for at, byte in enumerate(payload))
+            found.append((self.rest[0] & 0x0F, payload))
             del self.rest[: start + size]
         return found
 
@@ -63,7 +67,9 @@ class Frames:
 class Tap(ByteStream):
     """The client's end of a link, which notes what came out of it whole, and when messages went in."""
 
-    def __init__(self, stream: MemoryStream, session: Session, old: Tap | None, sent_at: list[float]) -> None:
+    def __init__(
+        self, stream: MemoryStream, session: Session, old: Tap | None, written: list[tuple[float, str]]
+    ) -> None:
         self.link = stream.link
         self.session = session
         self.old = old
@@ -73,7 +79,7 @@ class Tap(ByteStream):
         self.garbage = self.others = 0
         self._stream = stream
         self._incoming, self._outgoing = Frames(), Frames()
-        self._sent_at = sent_at
+        self._written = written
 
     @property
     def was_abandoned(self) -> bool:
@@ -83,7 +89,7 @@ class Tap(ByteStream):
     async def receive(self, max_bytes: int = 65536) -> bytes:
         data = await self._stream.receive(max_bytes)
         for opcode, payload in self._incoming.feed(data):
-            if opcode in DATA:
+            if opcode in DATA and b"\x88" not in payload:  # half a frame that a close frame has filled up
                 self._note(payload.decode())
         return data
 
@@ -100,7 +106,7 @@ class Tap(ByteStream):
     async def send(self, item: bytes) -> None:
         await self._stream.send(item)
         now = anyio.current_time()
-        self._sent_at += [now for opcode, _ in self._outgoing.feed(item) if opcode in DATA]
+        self._written += [(now, text.decode()) for opcode, text in self._outgoing.feed(item) if opcode in DATA]
 
     async def send_eof(self) -> None:
         await self._stream.send_eof()
@@ -120,6 +126,8 @@ class Connection:
     """How often each feed was asked for."""
     heard: list[int] = attrs.field(factory=list)
     """The numbers of what users have sent, requests too."""
+    said: list[tuple[str, int]] = attrs.field(factory=list)
+    """Feed and number of what it was sent while the client had not closed it."""
     is_over: bool = False
     """Whether the server has nothing more to say: it is mute, or has ended the connection."""
 
@@ -142,22 +150,22 @@ class World:
         """What the next acks of a feed are to be: ``refuse``, ``late``, ``never``."""
         self.connections: list[Connection] = []
         self.taps: list[Tap] = []
-        self.sent_at: list[float] = []
-        """When each message of the client's was written, over all connections."""
+        self.written: list[tuple[float, str]] = []
+        """When each message of the client's was written whole, over all connections."""
         self.top: dict[str, int] = dict.fromkeys(FEEDS, 0)
-        self.heard_asks: list[tuple[int, Connection]] = []
+        self.heard_asks: list[tuple[int, Connection, float]] = []
         self.server = ScriptedServer(self.script)
 
     # The link.
 
-    def connector(self, its_supervisor: Callable[[], Awaitable[Any]]) -> Any:
+    def connector(self, its_succession: Callable[[], Awaitable[Any]]) -> Any:
         from hypersockets._stream_transport import StreamConnector
 
         async def open_stream(request: OpenRequest) -> ByteStream:
-            supervisor = await its_supervisor()
+            succession = await its_succession()
             is_heir = anyio.get_current_task().name == "hypersockets.rotation"
-            rotation = supervisor._rotation
-            session = supervisor._session
+            rotation = succession.rotation
+            session = succession.session
             if is_heir:
                 assert rotation is not None
                 session = rotation.heir
@@ -166,7 +174,7 @@ class World:
             latency = LATENCIES[request.url] + self.slower
             stream = await self.server.connect(latency=latency, capacity=self.capacity)
             before = next((tap for tap in self.taps if tap.session is old), None) if old is not None else None
-            self.taps.append(Tap(stream, session, before, self.sent_at))
+            self.taps.append(Tap(stream, session, before, self.written))
             return self.taps[-1]
 
         return StreamConnector(open_stream=open_stream)
@@ -238,7 +246,7 @@ class World:
             await here.peer.send(json.dumps(fields))
 
     async def _answer(self, here: Connection, number: str, how: str) -> None:
-        self.heard_asks.append((int(number), here))
+        self.heard_asks.append((int(number), here, anyio.current_time()))
         if how == "late":
             self.tasks.start_soon(self._reply, here, int(number), 0.3)
         elif how == "soon":
@@ -264,6 +272,9 @@ class World:
         with suppress(PeerClosed):
             if here.can_speak:
                 await here.peer.send_many(texts)
+                here.said += (
+                    [(each["channel"], each["n"]) for each in map(json.loads, texts)] if texts != [GARBAGE] else []
+                )
 
     async def garble(self) -> None:
         for here in self.connections:
