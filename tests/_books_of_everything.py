@@ -137,9 +137,8 @@ def _check_routed(life: Life, feed: str, routed: Sequence[int]) -> None:
             if at < len(routed) and routed[at] == number:
                 at += 1
             else:
-                assert tap.old is not None and number in earlier, (
-                    f"{feed} {number} was delivered, and not handled in its place"
-                )
+                assert tap.old is not None, f"{feed} {number} was delivered, and not handled"
+                assert number in earlier, f"{feed} {number} was delivered, and not handled in its place"
         earlier.update(mine)
     assert at == len(routed), f"{feed} {routed[at:]} were handled too often"
 
