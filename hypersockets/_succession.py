@@ -95,10 +95,8 @@ class Succession:
         self.session, self.next_url = session, None
         try:
             ended: Ended | None = await session.run()
-            while (heir := self._next(session)) is not None or ended is None:
-                if heir is None:  # a bug: the client is being cancelled for it
-                    await anyio.sleep_forever()
-                elif heir is self.session:  # it has taken over
+            while (heir := self._next(session)) is not None:
+                if heir is self.session:  # it has taken over
                     session = heir
                     await session.over.wait()
                     ended = session.ended
@@ -111,6 +109,7 @@ class Succession:
                         self.session = session  # it came to nothing: the loss is what is to be mended
         finally:
             self.session = None
+        assert ended is not None  # one that raises does it for a bug, and then this task is cancelled
         if ended.ready_for is not None and self.rotation is None and not self._endpoints.know(session.source):
             self.next_url = session.source  # where a rotation has led: its own comes first
         return session, ended

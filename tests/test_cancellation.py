@@ -299,7 +299,6 @@ _ELSEWHERE = {
     "await self._old_is_over()": "as the next",
     "await self._old.over.wait()": "met while two connections of a rotation end; see test_rotation_live",
     "await self.rotation.decided.wait()": "met by who rotates while another does; see test_rotation_live",
-    "await anyio.sleep_forever()": "met only after a bug",
     "await answered.wait()": "of `ping`, for other users of the transport; see the conformance suite",
 }
 

@@ -93,3 +93,36 @@ async def test_a_frame_of_many_messages_counts_once_while_they_wait_for_the_lane
     assert dispatch.held == 10_000
     assert len(frame) <= inbox.size <= len(frame) + 10_000 * OVERHEAD + 100
     assert dispatch.abandon() == 10_000
+
+
+async def test_large_frames_wait_behind_one_that_is_parsed_asynchronously() -> None:
+    """Each is carried alone; the order stands."""
+
+    class Router:
+        async def parse(self, frame: Any) -> Any:
+            return frame
+
+        def route_key(self, parsed: Any) -> str:
+            return "all"
+
+    handler = Recorder()
+    frames = [letter * 70_000 for letter in "abc"]
+    async with ScriptedServer(sends(*frames)) as server:
+        async with hs.connect(settings(server, router=Router(), handlers={"all": handler})):
+            await handler.wait_handled(3)
+    core = Core(hs.ClientConfig(url="ws://large.test", router=Router()))
+    nothing: Any = None
+    dispatch = Dispatch(
+        core,
+        Inbox(),
+        Told(core.subscriptions),
+        start_task=lambda _: None,
+        on_verdict=nothing,
+        on_overflow=nothing,
+        on_held=nothing,
+    )
+    dispatch.start()
+    dispatch.take(frames)
+    assert [frame for frame, _ in dispatch._inbox.frames] == frames[1:]
+    assert dispatch.abandon() == 3
+    assert handler.handled == frames

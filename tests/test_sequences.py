@@ -139,3 +139,17 @@ def test_what_is_no_number_is_an_error(given: Any, what: str) -> None:
     assert tracking.sequences is not None
     assert not tracking.sequences.last()
     assert not calls.keyed
+
+
+def test_what_comes_again_moves_the_count_forward_only() -> None:
+    """A repeat is no step back; where the count had begun anew below it, the next number is due after the repeat."""
+    sequences = Sequences()
+    assert sequences.see("k", 5) is None
+    sequences.repeated("k", 4)
+    assert sequences.last() == {"k": 5}
+    assert sequences.see("k", 2) is None
+    sequences.repeated("k", 4)
+    assert sequences.last() == {"k": 4}
+    assert sequences.see("k", 5) is None
+    sequences.repeated("new", 7)
+    assert sequences.last() == {"k": 5, "new": 7}
