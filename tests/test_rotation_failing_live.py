@@ -297,3 +297,39 @@ async def test_a_loss_of_the_new_one_while_the_old_one_still_speaks() -> None:
             assert handler.numbers == [0, 1, 2, 3, 10, 20]
             assert client.metrics().dropped == 0
             assert_legal(happened(client))
+
+
+async def test_the_new_one_is_ready_while_what_the_lost_one_gave_is_still_parsed() -> None:
+    """It becomes the client's session at once, as after a loss; what the lost one gave is handled first all the same."""
+
+    class SlowRouter:
+        async def parse(self, frame: Any) -> Any:
+            if "old" in frame:
+                await anyio.sleep(3)
+            return frame
+
+        def route_key(self, parsed: Any) -> str:
+            return "all"
+
+    async def script(peer: Peer) -> None:
+        await peer.accept()
+        if peer.number == 0:
+            await anyio.sleep(1)
+            await peer.send("old")
+            await anyio.sleep(0.01)
+            peer.cut()
+        await peer.send("new")
+        await idle(peer)
+
+    handler = Recorder()
+    async with ScriptedServer(script) as server:
+        config = settings(server, latency=0.1, router=SlowRouter(), handlers={"all": handler})
+        async with hs.connect(config) as client:
+            await anyio.sleep(0.9)
+            await client.rotate()
+            assert client.is_connected
+            assert handler.handled == []
+            await handler.wait_handled(2)
+            kinds = [type(event) for event in happened(client)]
+    assert handler.handled == ["old", "new"]
+    assert kinds == [hs.Connecting, hs.Connected, hs.Disconnected, hs.Connecting, hs.Connected]
