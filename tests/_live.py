@@ -122,6 +122,20 @@ def assert_legal(events: list[hs.Event]) -> None:
     assert [event.epoch for event in events] == sorted(event.epoch for event in events)
 
 
+class SlowRouter:
+    """A router whose ``parse`` is async, and takes so many seconds for each message."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+    async def parse(self, frame: str | bytes) -> Any:
+        await anyio.sleep(self.seconds)
+        return json.loads(frame)
+
+    def route_key(self, parsed: Any) -> Any:
+        return parsed["channel"]
+
+
 class Auth:
     """A provider whose n-th message is ``auth n``; ``ok`` accepts, ``no`` rejects, all else is no answer."""
 

@@ -12,7 +12,20 @@ import pytest
 
 import hypersockets as hs
 from hypersockets.testing import Peer, ScriptedServer, wait_all_tasks_blocked
-from tests._live import ROUTER, Recorder, assert_legal, cut, happened, idle, message, of, sends, settings, wait_for
+from tests._live import (
+    ROUTER,
+    Recorder,
+    SlowRouter,
+    assert_legal,
+    cut,
+    happened,
+    idle,
+    message,
+    of,
+    sends,
+    settings,
+    wait_for,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -99,21 +112,10 @@ class Many:
         return str(parsed["channel"])
 
 
-class Slow:
-    """A router whose ``parse`` is async."""
-
-    async def parse(self, frame: str | bytes) -> Any:
-        await anyio.sleep(0.1)
-        return json.loads(frame)
-
-    def route_key(self, parsed: Any) -> str:
-        return str(parsed["channel"])
-
-
 @pytest.mark.parametrize("router", ["plain", "many", "async", "none"])
 async def test_whatever_parses(router: str) -> None:
     """One message per frame, several, an async ``parse``, none at all: each message is noted once, in order."""
-    routers: dict[str, Any] = {"plain": ROUTER, "many": Many(), "async": Slow(), "none": None}
+    routers: dict[str, Any] = {"plain": ROUTER, "many": Many(), "async": SlowRouter(0.1), "none": None}
     asked: list[int] = []
 
     def sequence(parsed: Any) -> tuple[str, int]:
@@ -185,7 +187,7 @@ async def test_a_sequence_that_fails_costs_its_message(bad: str, is_async: bool,
 
     handler = Recorder()
     async with ScriptedServer(sends(*messages("a", 1, 2, 3, 4))) as server:
-        router = Slow() if is_async else ROUTER
+        router = SlowRouter(0.1) if is_async else ROUTER
         async with hs.connect(feed(server, router=router, sequence=sequence, default_handler=handler)) as client:
             await handler.wait_handled(3)
             await wait_all_tasks_blocked()
@@ -273,7 +275,9 @@ async def test_what_came_together_with_the_loss_is_not_asked_for_again(end: Any,
         return json.dumps(point.last_sequence.get("a", -1) + 1)
 
     async with ScriptedServer(script) as server:
-        config = feed(server, router=Slow() if is_async else ROUTER, default_handler=handler, subscriptions=[where])
+        config = feed(
+            server, router=SlowRouter(0.1) if is_async else ROUTER, default_handler=handler, subscriptions=[where]
+        )
         async with hs.connect(config) as client:
             await handler.wait_handled(50)
             assert client.metrics().gaps == 0

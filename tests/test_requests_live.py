@@ -18,7 +18,20 @@ import pytest
 
 import hypersockets as hs
 from hypersockets.testing import Peer, ScriptedServer, wait_all_tasks_blocked
-from tests._live import ROUTER, Recorder, cut, happened, idle, message, names, of, settings, stand_still, wait_for
+from tests._live import (
+    ROUTER,
+    Recorder,
+    SlowRouter,
+    cut,
+    happened,
+    idle,
+    message,
+    names,
+    of,
+    settings,
+    stand_still,
+    wait_for,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -380,21 +393,13 @@ async def test_a_reply_that_comes_together_with_the_loss(by: str) -> None:
 async def test_a_reply_that_is_parsed_after_the_loss() -> None:
     """What was received before the loss is still parsed, however slowly, and only then requests fail."""
 
-    class Late:
-        async def parse(self, frame: str | bytes) -> Any:
-            await anyio.sleep(2)
-            return json.loads(frame)
-
-        def route_key(self, parsed: Any) -> Any:
-            return parsed["channel"]
-
     async def script(peer: Peer) -> None:
         await asked(peer, 3)
         await peer.send_many([answer(1), answer(2)])
         peer.cut()
 
     async with ScriptedServer(script) as server:
-        async with hs.connect(live(server, router=Late())) as client:
+        async with hs.connect(live(server, router=SlowRouter(2))) as client:
             asker = Asker(client)
             async with anyio.create_task_group() as tasks:
                 for n in (1, 2, 3):
@@ -562,16 +567,8 @@ async def test_closed_while_it_waits_for_a_session() -> None:
 async def test_what_was_received_before_the_closing_answers() -> None:
     """Replies that are parsed after reading has stopped still are replies."""
 
-    class Late:
-        async def parse(self, frame: str | bytes) -> Any:
-            await anyio.sleep(2)
-            return json.loads(frame)
-
-        def route_key(self, parsed: Any) -> Any:
-            return parsed["channel"]
-
     async with ScriptedServer(answers) as server:
-        async with hs.connect(live(server, router=Late())) as client, anyio.create_task_group() as tasks:
+        async with hs.connect(live(server, router=SlowRouter(2))) as client, anyio.create_task_group() as tasks:
             asker = Asker(client)
             tasks.start_soon(asker.ask, 1)
             await anyio.sleep(1)
@@ -615,21 +612,13 @@ async def test_a_handler_asks_while_the_client_is_being_closed(while_away: bool)
 async def test_the_session_is_lost_and_then_the_client_is_closed() -> None:
     """While what was received is still being parsed: the request ends with the closing, not after the drain."""
 
-    class Stuck:
-        async def parse(self, frame: str | bytes) -> Any:
-            await anyio.sleep(3)
-            return json.loads(frame)
-
-        def route_key(self, parsed: Any) -> Any:
-            return parsed["channel"]
-
     async def script(peer: Peer) -> None:
         await peer.receive()
         await peer.send(message("feed", 0))
         peer.cut()
 
     async with ScriptedServer(script) as server:
-        async with hs.connect(live(server, router=Stuck())) as client, anyio.create_task_group() as tasks:
+        async with hs.connect(live(server, router=SlowRouter(3))) as client, anyio.create_task_group() as tasks:
             asker = Asker(client)
             tasks.start_soon(asker.ask, 1)
             await anyio.sleep(1)
