@@ -41,8 +41,8 @@ class Bell:
             self._is_awaited = True
             try:
                 await self._semaphore.acquire()
-            except BaseException:
-                self._semaphore = None  # it may be at 1: rung and cancelled at once, and then the ring is for the next
+            except BaseException:  # the semaphore may be at 1, rung and cancelled at once: the ring is for the next
+                self._semaphore = None
                 raise
             finally:
                 self._is_awaited = False

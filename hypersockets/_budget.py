@@ -41,10 +41,10 @@ class Shared:
     def leave(self, count: int) -> int:
         """Return how many bytes the leaving of that many of its messages frees."""
         self._members -= count
-        return count * OVERHEAD + (0 if self._members else self._size)
+        return self.share(count)
 
     def share(self, count: int) -> int:
-        """Return what :meth:`join` would."""
+        """Return the bytes of that many of its messages beside those that are counted."""
         return count * OVERHEAD + (0 if self._members else self._size)
 
 

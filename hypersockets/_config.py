@@ -254,9 +254,7 @@ class ClientConfig:
         check_callable("reply_key", self.reply_key, "(message) -> id or None", or_none=True)
         _require("heartbeat", self.heartbeat, _is(self.heartbeat, Heartbeat), "a Heartbeat or None")
         check_callable("sequence", self.sequence, "(message) -> (key, number) or None", or_none=True)
-        _require(
-            "on_gap", self.on_gap, self.on_gap is None or callable(self.on_gap), "a callable (gap, client) or None"
-        )
+        _require("on_gap", self.on_gap, _may_call(self.on_gap), "a callable (gap, client) or None")
         if self.on_gap is not None and self.sequence is None:
             raise ConfigurationError("on_gap is given without a sequence, which finds the gaps; give that too")
         check_callable("passive_ping", self.passive_ping, "(frame) -> reply or None", or_none=True)
@@ -269,8 +267,7 @@ class ClientConfig:
         _check_pace(self)
         check_callable("is_retryable", self.is_retryable, "(error) -> bool")
         check_callable("message_id", self.message_id, "(message) -> id", or_none=True)
-        hook = self.on_ready
-        _require("on_ready", hook, hook is None or callable(hook), "an async function (client, resume), or None")
+        _require("on_ready", self.on_ready, _may_call(self.on_ready), "an async function (client, resume), or None")
         if self.max_connection_age is not None:
             self.check_rotation()
         _require("name", self.name, isinstance(self.name, str), "a str")

@@ -89,7 +89,7 @@ async def authenticate(auth: Auth, channel: Channel, *, timeout: float) -> None:
                 await call(auth, channel)
         except (AuthenticationRejectedError, ConfigurationError):
             raise
-        except Exception as error:
+        except Exception as error:  # of the user's code, or the loss of this connection that it let through
             if error is channel.loss:
                 raise
             raise AuthenticationError(f"the auth provider raised {type(error).__name__}") from error

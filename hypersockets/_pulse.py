@@ -55,7 +55,7 @@ class Pulse:
     async def _ask_and_beat(self, message: Callable[[], Any]) -> None:
         try:
             self._last = self.wire.post(as_message(await call(message)), is_urgent=True)
-        except Exception as error:
+        except Exception as error:  # of the user's callable: without heartbeats the session is lost
             what = f"the heartbeat.message callable raised {type(error).__name__}"
             lost = ConnectionLostError(what, code=1000, by="us")
             lost.__cause__ = error

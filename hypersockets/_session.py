@@ -160,7 +160,7 @@ class Session:
                 async with self._connector.open(await self._request()) as transport:
                     self._opening.deadline = math.inf
                     if self._opening.cancel_called and self._core.closing is None:  # it is too late to take that back
-                        raise OpenTimeoutError(f"the connection was not open within {self._config.open_timeout:g} s")
+                        raise self._too_slow()
                     try:
                         await self._live(transport)
                     finally:
@@ -177,15 +177,16 @@ class Session:
         finally:
             self._room.leave()
             self.over.set()  # who waits for it runs later, and finds how it ended
-        why = self._parting.why or OpenTimeoutError(
-            f"the connection was not open within {self._config.open_timeout:g} s"
-        )
+        why = self._parting.why or self._too_slow()
         if self._ready_at is None:
             self.ended = Ended(why, None, None)
         else:
             lost_at = anyio.current_time() if self._parting.lost_at is None else self._parting.lost_at
             self.ended = Ended(why, lost_at - self._ready_at, lost_at)
         return self.ended
+
+    def _too_slow(self) -> OpenTimeoutError:
+        return OpenTimeoutError(f"the connection was not open within {self._config.open_timeout:g} s")
 
     async def _request(self) -> OpenRequest:
         """Ask for URL and headers; say where this attempt goes to."""

@@ -110,12 +110,10 @@ class Sorter:
         if self._parse_many is not None:
             self._carry_many(self._parse_many, frames)
             return
-        largest = max(map(len, frames), default=0)
+        largest, rest = max(map(len, frames), default=0), iter(frames)
         if largest <= LARGE:
-            rest = iter(frames)
             self._carry_each(rest, are_small=largest <= SMALL)
         else:
-            rest = iter(frames)
             for frame in rest:
                 self._carry_each(iter((frame,)), are_small=False)
                 if self.unparsed is not None:
@@ -209,7 +207,7 @@ class Sorter:
         (message, size), self.unparsed, self._is_parsing = self.unparsed, None, True
         try:
             parsed = await settle(message)
-        except Exception as error:
+        except Exception as error:  # a user's parse: its message is lost, and no other
             self._core.parse_failed(error)
         else:
             runs: dict[Hashable, list[Any]] = {}

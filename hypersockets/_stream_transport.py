@@ -277,7 +277,7 @@ class _Connection:
         tasks = await self._group.__aenter__()
         try:
             self._transport = await open_within(self._request, partial(self._attempt, tasks))
-        except BaseException as error:
+        except BaseException as error:  # raised again, once the tasks are gone: a cancellation too
             await self._group.__aexit__(None, error, None)  # noqa: ASYNC102 - its children are cancelled
             raise
         return self._transport

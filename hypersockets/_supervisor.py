@@ -168,7 +168,7 @@ class Supervisor:
         current_call.set(call)
         try:
             await call_user(on_ready, self._client, resume)
-        except Exception as error:
+        except Exception as error:  # of the user's hook: as from a handler
             if not self._on_handler_error(None, error, "on_ready"):
                 await checkpoint()  # the client is being cancelled: no message of this session is handled
         finally:

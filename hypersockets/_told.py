@@ -109,7 +109,7 @@ class Told:
             asked.add(_identity(ack))
             try:
                 verdict = ack(message)
-            except Exception as raised:
+            except Exception as raised:  # a user's ack: raised below, unless another one knows the message
                 error = error or raised
                 continue
             if verdict is not None:

@@ -189,9 +189,8 @@ class Wire:
                     if not isinstance(frame, (str, bytes)):
                         raise TypeError(f"framing gave {type(frame).__name__}; it must give str or bytes")
                     frames.append(frame)
-            except (
-                mishaps()
-            ) as error:  # what it gave before was received, and what it cannot look at any more is counted
+            except mishaps() as error:
+                # What it gave before was received, and what it cannot look at any more is counted.
                 self._on_batch(self._look_at(frames))
                 self._core.dropped(None, len(batch) - number, "framing")
                 self._break(error)
