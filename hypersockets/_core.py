@@ -8,6 +8,7 @@ from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import anyio
+import attrs
 
 from ._bell import Bell, Flag
 from ._config import ClientConfig
@@ -15,6 +16,7 @@ from ._errors import ClientClosedError, ConnectionLostError, HyperSocketError, N
 from ._events import (
     Closed,
     Connected,
+    Connecting,
     Disconnected,
     ErrorOccurred,
     Event,
@@ -79,6 +81,8 @@ class Core:
         """The session that is ready. ``None`` iff none is."""
         self.counters = Counters()
         self.log = EventLog()
+        self._untold: list[Event] | None = None
+        """Events that a rotation has for nothing if it succeeds. ``None`` iff none breaks before it makes."""
         self.subscriptions = SubscriptionSet()
         for subscription in config.subscriptions:
             self.subscriptions.want(subscription)
@@ -119,7 +123,10 @@ class Core:
     def emit(self, kind: type[_E], **fields: Any) -> _E:
         """Make an event that happened now and give it to the listeners."""
         event = kind(at=anyio.current_time(), epoch=self.epoch, name=self.name, **fields)
-        self.log.emit(event)
+        if self._untold is not None and kind in (Connecting, Disconnected):
+            self._untold.append(event)
+        else:
+            self.log.emit(event)
         return event
 
     def _emit_merged(
@@ -161,14 +168,16 @@ class Core:
     def session_ready(self, session: ReadySession) -> None:
         """Take over a session that is restored."""
         downtime, now = self._downtime(), anyio.current_time()
-        self.counters.reconnect_count += self.epoch > 0
+        is_rotation, self._untold = self._untold is not None, None
+        self.counters.reconnect_count += self.epoch > 0 and not is_rotation
         self.epoch += 1
         self.counters.connected_since = now
         self.session, self.lost_at = session, None
         for lane in self.lanes:
             lane.last_put, lane.told_stale = now, False
         self.move(ConnectionState.CONNECTED)
-        self.emit(Connected, url=mask_url(session.url), downtime=downtime)
+        if not is_rotation:  # which has an event of its own
+            self.emit(Connected, url=mask_url(session.url), downtime=downtime)
         self._begin_handling()
         self.changed()
 
@@ -183,6 +192,16 @@ class Core:
         self.emit(Rotated, age=now - since)
         self.changed()
 
+    def break_begins(self) -> None:
+        """Take note that a rotation is to lose the ready session and make another: no event tells of the loss."""
+        self._untold = []
+
+    def break_failed(self) -> None:
+        """Tell after all of what a rotation broke, if it did and has not made another: that was a loss."""
+        untold, self._untold = self._untold or (), None
+        for event in untold:
+            self.log.emit(attrs.evolve(event, at=anyio.current_time()))
+
     def session_lost(self, session: ReadySession, error: HyperSocketError | None) -> None:
         """Let go of a session, if it is the ready one; ``error`` is ``None`` when the client is being closed."""
         if self.session is not session:
@@ -196,7 +215,8 @@ class Core:
         if error is None:
             self.emit(Disconnected, reason="closed by us", code=None, error=None)
         else:
-            self.counters.last_error = error
+            if self._untold is None:
+                self.counters.last_error = error
             code = error.code if isinstance(error, ConnectionLostError) and error.by == "peer" else None
             self.emit(Disconnected, reason=getattr(error, "reason", str(error)), code=code, error=error)
         if self.closing is not None:
@@ -315,6 +335,7 @@ class Core:
         self.has_ended = True
         self.move(ConnectionState.CLOSING)
         self.move(ConnectionState.CLOSED)
+        self.break_failed()
         self.emit(Closed, error=self.failure)
         if self.failure is not None:
             cancel_body()

@@ -111,7 +111,11 @@ class RouteStale(Event):
 
 @attrs.frozen(kw_only=True)
 class Rotated(Event):
-    """Another connection has taken over from one that still worked."""
+    """Another connection has taken over from one that still worked: this event alone tells of both.
+
+    With ``rotation="break-before-make"`` as well; only if the next connection cannot be made come ``Disconnected``,
+    ``Connecting`` and ``ErrorOccurred``.
+    """
 
     age: float
     """How many seconds the old one had been ready."""

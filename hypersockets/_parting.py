@@ -57,15 +57,15 @@ class Parting:
         if self._waiting is not None:
             self._waiting.cancel()
 
-    async def part(self, children: Children, transport: Transport, wire: Wire, *, delivers: bool) -> None:
+    async def part(self, children: Children, transport: Transport, wire: Wire, *, delivers: Callable[[], bool]) -> None:
         """Take leave of a connection that is lost: nothing that it gave us is.
 
         Args:
             children: The session's.
             transport: Its connection.
             wire: Reads the peer's last words.
-            delivers: Whether what was received goes to the lanes; what an heir has received comes to the session that
-                goes on.
+            delivers: Tells at last whether what was received goes to the lanes; what an heir has received comes to the
+                session that goes on, if that has not been lost meanwhile.
         """
         if self._farewell is not None:
             await self.say_goodbye(transport, *self._farewell)
@@ -74,7 +74,7 @@ class Parting:
                 await wire.hear_out(self._linger)
         children.stop()
         await children.ended("reader")  # a batch that it has already may come before its cancellation does
-        if not delivers:
+        if not delivers():
             return
         await self._old_is_over()
         self._dispatch.finish()

@@ -222,7 +222,7 @@ class Session:
                 if self._parting.why is None:
                     await self._leave(children, transport)
                 else:
-                    await self._parting.part(children, transport, wire, delivers=not self._is_heir)
+                    await self._parting.part(children, transport, wire, delivers=self._delivers)
             except anyio.get_cancelled_exc_class():
                 self._parting.why = self._parting.why or ConnectionLostError("the client was cancelled", by="us")
                 self._core.move(ConnectionState.CLOSING)  # nothing but the end of the client cancels a session
@@ -307,22 +307,26 @@ class Session:
 
     def _take_over(self) -> None:
         """Become the session of the client."""
-        self.told.has_say = True
         if self._is_heir and self._old is not None and self._core.session is self._old:
             self._is_heir = False
             self._inbox.most = HELD
             self._core.session_rotated(self)
             self._old.step_aside()
+            self.told.take_over()
             return
         if self._is_heir:  # the old one was lost before
             self.adopt()
         self._core.session_ready(self)
 
     async def _take_over_sends(self, old: Session, wire: Wire) -> None:
-        """Send what users want to send, once the old session does not write any of it: in order, and on one of them."""
-        assert old._wire is not None  # it was ready
-        await old._wire.users_out.wait()
-        wire.serve_users(True)
+        """Send what users want to send, once no session before writes any of it: in order, and on one of them."""
+        before: Session | None = old
+        while before is not None:
+            assert before._wire is not None  # it was ready
+            await before._wire.users_out.wait()
+            before = before._old
+        if self._parting.why is None:  # else the next one sends it
+            wire.serve_users(True)
 
     async def _open_lanes(self, resume: ResumePoint, since: float) -> None:
         """Let messages be handled, once the old session has given all of its own, and the user's hook has run."""
@@ -346,11 +350,15 @@ class Session:
     def adopt(self) -> None:
         """Become the next attempt of a client whose session was lost while this one was under way."""
         self._is_heir = False
-        self.told.has_say = True
+        self.told.take_over()
         self._core.move(ConnectionState.CONNECTING)
         if self._knows_url:
             self._core.emit(Connecting, url=mask_url(self.url))
         self._core.move(self._stage)
+
+    def _delivers(self) -> bool:
+        """Tell whether what it has received is to be handled; of an heir that has failed the old one has it all."""
+        return not self._is_heir or self._core.session is not self._old
 
     async def _old_is_over(self) -> None:
         """Wait for the end of the session from which this one took over, and know again what it has brought."""
@@ -367,6 +375,7 @@ class Session:
     def step_aside(self) -> None:
         """Let another session take over: say goodbye, and handle what comes until the peer's answer."""
         lost = ConnectionLostError("rotated: another connection has taken over", code=1000, by="us")
+        self.told.step_aside()
         assert self._wire is not None  # it is ready
         self._wire.is_patient = True
         if self._old is not None and self._old._wire is not None:

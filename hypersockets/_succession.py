@@ -167,6 +167,7 @@ class Succession:
         else:
             self.next_url = None if next_url == self._endpoints.current else next_url
             lost = ConnectionLostError("rotated: another connection is to take over", code=1000, by="us")
+            self._core.break_begins()
             session.end(lost, farewell=(1000, ""), linger=config.close_timeout)
         return rotation
 
@@ -205,6 +206,8 @@ class Succession:
     def decide(self, error: BaseException | None) -> None:
         """End the rotation under way, if one is."""
         rotation, self.rotation = self.rotation, None
+        if error is not None:
+            self._core.break_failed()
         if rotation is not None:
             # What `rotate` raises is kept by the events, and its traceback keeps the rotation: not the sessions too.
             rotation.error, rotation.heir = error, None

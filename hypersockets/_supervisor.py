@@ -127,8 +127,8 @@ class Supervisor:
             return ended
         if ended.ready_for is None:
             self._endpoints.failed(anyio.current_time(), url)
-            self._failed(session, ended.error)
             self._succession.decide(ended.error)
+            self._failed(session, ended.error)
         else:
             self._endpoints.lost(anyio.current_time())
             where = self._where(session)

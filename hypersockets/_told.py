@@ -32,12 +32,14 @@ class Told:
     """The state of the wanted subscriptions on one connection."""
 
     _subscriptions: SubscriptionSet
-    has_say: bool = True
-    """Whether its refusals are told to whoever waits; its confirmations always are."""
+    _has_say: bool = attrs.field(default=True, alias="has_say")
+    """Whether its verdicts are told to whoever waits: it is the client's connection, or the next attempt."""
     acks: dict[Wanted, Ack] = attrs.field(factory=dict, init=False)
     """Of what was sent and has no verdict, oldest first; always the same dictionary."""
     _stages: dict[Wanted, _Stage] = attrs.field(factory=dict, init=False)
     """Of what was sent, or is about to be."""
+    _untold: dict[Wanted, Verdict] = attrs.field(factory=dict, init=False)
+    """What was settled while it had no say."""
 
     def _stage(self, wanted: Wanted) -> _Stage:
         return self._stages.get(wanted, _Stage.UNSENT)
@@ -71,6 +73,7 @@ class Told:
         """Forget that the connection was sent it, and stop asking its ``ack``."""
         self.acks.pop(wanted, None)
         self._stages.pop(wanted, None)
+        self._untold.pop(wanted, None)
 
     def sending(self, wanted: Wanted) -> None:
         """Note that its message is about to be sent; an ack is awaited from here on."""
@@ -88,11 +91,24 @@ class Told:
                 self.settle(wanted, True)
 
     def settle(self, wanted: Wanted, verdict: Verdict) -> None:
-        """Note the verdict and tell whoever waits for it."""
+        """Note the verdict and tell whoever waits for it, now or when it has a say."""
         self.acks.pop(wanted, None)
         self._stages[wanted] = _Stage.CONFIRMED if verdict is True else _Stage.REFUSED
-        if self.has_say or verdict is True:
+        if self._has_say:
             wanted.tell(verdict)
+        else:
+            self._untold[wanted] = verdict
+
+    def take_over(self) -> None:
+        """Have a say from now on: who waits goes by the verdicts of this connection, those included that it has."""
+        self._has_say = True
+        untold, self._untold = self._untold, {}
+        for wanted, verdict in untold.items():
+            wanted.tell(verdict)
+
+    def step_aside(self) -> None:
+        """Have no say any more: another connection has taken over, and what it confirms counts."""
+        self._has_say = False
 
     def offer(self, message: Any) -> list[tuple[Wanted, bool]]:
         """Ask the awaited acks about a parsed message; return whom it confirms or refuses, settled.

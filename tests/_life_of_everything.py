@@ -213,7 +213,8 @@ class Life:
         self.ended_at[number] = anyio.current_time()
 
     def _losses(self) -> int:
-        return sum(name in ("Disconnected", "Rotated") for name in names(happened(self.client)))
+        told = sum(name in ("Disconnected", "Rotated") for name in names(happened(self.client)))
+        return told + (self.client._core._untold is not None)  # a rotation breaks, and tells of its outcome alone
 
     async def subscribe(self, feed: str) -> None:
         self.kept[feed] = True

@@ -209,7 +209,7 @@ async def test_a_rotation_by_age_that_fails_is_tried_again_at_the_pace_of_the_st
 
 
 async def test_break_before_make() -> None:
-    """Loss, the next attempt at once, ``Rotated``; what came before the close reply is handled."""
+    """The next attempt comes at once, ``Rotated`` alone tells of it; what came before the close reply is handled."""
 
     async def script(peer: Peer) -> None:
         n = 0
@@ -232,19 +232,54 @@ async def test_break_before_make() -> None:
         )
         async with hs.connect(config) as client:
             await anyio.sleep(10)
-            await client.rotate()
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(client.rotate)
+                await wait_all_tasks_blocked()
+                assert not client.is_connected
             assert client.epoch == 2
             await anyio.sleep(2)
-            kinds = names(happened(client))
-            assert kinds == ["Connecting", "Connected", "Disconnected", "Connecting", "Connected", "Rotated"]
+            assert names(happened(client)) == ["Connecting", "Connected", "Rotated"]
+            assert client.metrics().reconnect_count == 0
+            assert client.metrics().last_error is None
             assert anyio.current_time() < 14
             assert handler.numbers[: said[0]] == list(range(said[0]))
             assert handler.numbers[said[0]] == 1000
             server.refuse(1)
             with pytest.raises(hs.ConnectError):
                 await client.rotate()
-            await wait_for(client, hs.Connected, 3)
+            await wait_for(client, hs.Connected, 2)
+            since = names(happened(client))[3:]
+            assert since == ["Disconnected", "Connecting", "ErrorOccurred", "Reconnecting", "Connecting", "Connected"]
             assert_legal(happened(client))
+            assert client.metrics().reconnect_count == 1
+
+
+@pytest.mark.parametrize("is_cancelled", [False, True])
+async def test_the_end_of_the_client_while_a_rotation_has_broken_and_not_made(is_cancelled: bool) -> None:
+    """The loss is told of after all, before ``Closed``."""
+
+    async def script(peer: Peer) -> None:
+        if peer.number == 0:
+            await idle(peer)
+        await peer.stall()
+
+    async with ScriptedServer(script) as server:
+        config = settings(server, latency=0.1, rotation="break-before-make", close_timeout=1)
+        with anyio.move_on_after(2 if is_cancelled else None) as scope:
+            async with hs.connect(config) as client, anyio.create_task_group() as tasks:
+                with pytest.raises(hs.ClientClosedError):
+                    tasks.start_soon(_close_later, client)
+                    await client.rotate()
+        assert scope.cancelled_caught == is_cancelled
+    kinds = names(happened(client))
+    assert kinds == ["Connecting", "Connected", "Disconnected", "Connecting", "Closed"]
+    assert_legal(happened(client))
+
+
+async def _close_later(client: hs.Client) -> None:
+    await anyio.sleep(4)
+    assert not client.is_connected
+    await client.aclose()
 
 
 async def test_a_refusal_of_what_the_old_connection_has_confirmed_fails_the_rotation() -> None:
@@ -333,3 +368,57 @@ async def test_the_new_one_is_ready_while_what_the_lost_one_gave_is_still_parsed
             kinds = [type(event) for event in happened(client)]
     assert handler.handled == ["old", "new"]
     assert kinds == [hs.Connecting, hs.Connected, hs.Disconnected, hs.Connecting, hs.Connected]
+
+
+async def test_an_heir_that_confirms_and_then_fails_has_confirmed_nothing() -> None:
+    """Who subscribes waits for the connection that goes on, whose server never confirmed it."""
+
+    def ack(name: str) -> Any:
+        return lambda parsed: True if parsed.get("of") == name else None
+
+    async def script(peer: Peer) -> None:
+        while True:
+            got = str(await peer.receive())
+            if (got == "sub a") == (peer.number == 0):
+                await peer.send(message("ack", 0, of=got))
+
+    a, b = (hs.Subscription(f"sub {name}", ack=ack(f"sub {name}")) for name in "ab")
+    async with ScriptedServer(script) as server:
+        config = settings(server, router=ROUTER, handlers={}, subscriptions=[a], subscribe_timeout=3)
+        async with hs.connect(config) as client, anyio.create_task_group() as tasks:
+            tasks.start_soon(_rotates_in_vain, client)
+            with pytest.raises(hs.SubscriptionTimeoutError):
+                await client.subscribe(b)
+            assert client.epoch == 1
+
+
+async def _rotates_in_vain(client: hs.Client) -> None:
+    with pytest.raises(hs.SubscriptionTimeoutError):
+        await client.rotate()
+
+
+async def test_both_connections_are_lost_at_once() -> None:
+    """What the next one alone had received is handled too, behind all of the old one's."""
+
+    async def script(peer: Peer) -> None:
+        await peer.accept()
+        if peer.number == 1:
+            await peer.receive()
+            await peer.send_many([message("a", n) for n in (10, 11)])
+            await anyio.sleep(0.1)
+            await server.peers[0].send(message("a", 0))
+            server.peers[0].cut()
+            peer.cut()
+        await idle(peer)
+
+    handler = Recorder()
+    never = hs.Subscription("sub", ack=lambda parsed: True if parsed["channel"] == "ack" else None)
+    async with ScriptedServer(script) as server:
+        async with hs.connect(settings(server, router=ROUTER, handlers={"a": handler})) as client:
+            wanted = client._core.subscriptions.want(never)
+            with pytest.raises(hs.ConnectionLostError):
+                await client.rotate()
+            client._core.subscriptions.drop(wanted)
+            await client.wait_connected()
+            assert handler.numbers == [0, 10, 11]
+            assert client.metrics().dropped == 0

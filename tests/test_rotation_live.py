@@ -178,6 +178,28 @@ async def test_closing_does_not_wait_for_an_old_connection_that_slow_handlers_ke
 # Sending
 
 
+async def test_two_rotations_in_a_row_keep_the_order_of_what_is_sent() -> None:
+    """The third connection waits for what the first still writes, and the second, which goes too, never gets to it."""
+
+    async def script(peer: Peer) -> None:
+        await peer.accept()
+        if peer.number < 2:
+            await peer.stall()
+        await idle(peer)
+
+    async with ScriptedServer(script) as server:
+        config = settings(server, transport=server.connector(capacity=300), close_timeout=2)
+        async with hs.connect(config) as client, anyio.create_task_group() as tasks:
+            tasks.start_soon(client.send, "first " + "x" * 10_000)
+            await wait_all_tasks_blocked()
+            await client.rotate()
+            await anyio.sleep(1)
+            await client.rotate()
+            tasks.start_soon(client.send, "second")
+            await anyio.sleep(10)
+        assert [str(each).split()[0] for each in server.peers[2].received] == ["first", "second"]
+
+
 @pytest.mark.parametrize("latency", [0.0, 0.05])
 async def test_each_message_is_sent_on_one_connection(latency: float) -> None:
     """Three tasks send on and on while the connection is rotated: each message comes once, and in order."""

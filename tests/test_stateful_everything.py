@@ -91,6 +91,22 @@ scenes = st.one_of(
         st.one_of(rotations, st.tuples(st.just("end"), st.just(-1), ends)),
         st.tuples(st.just("send"), st.integers(1, 3)),
     ),
+    # Two in a row, while the first connection still writes what it has begun.
+    _scene(
+        st.just([("settle",), ("slow", 0.1)]),
+        st.tuples(st.just("send"), st.integers(5, 9)),
+        st.just([("sleep", 0.0), ("slow", 0.0)]),
+        st.lists(st.just(("rotate", URLS[2])), min_size=2, max_size=3),
+        few_waits,
+        st.tuples(st.just("send"), st.integers(1, 3)),
+    ),
+    # Asked for on two connections, of which the first never answers, and the second answers and then fails.
+    st.tuples(st.sampled_from(FREE[:-1]), st.sampled_from(BASE), few_waits).map(
+        lambda three: [
+            *(("settle",), ("unsubscribe", three[0]), ("sleep", 0.5), ("acks", three[0], "never")),
+            *(("acks", three[1], "never"), ("rotate", None), three[2], ("subscribe", three[0]), ("sleep", 3.0)),
+        ]
+    ),
     st.tuples(st.sampled_from(SCOPED), waits, st.integers(1, 9), waits).map(
         lambda four: [
             *(("enter", four[0]), ("sleep", four[1]), ("tick", four[0], four[2])),
@@ -149,7 +165,7 @@ def _check(life: Life) -> None:
 @pytest.mark.timeout(0 if EXAMPLES else 120)
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 @settings(
-    max_examples=EXAMPLES or 200,
+    max_examples=EXAMPLES or 400,
     deadline=None,
     phases=[Phase.generate]
     if "NOSHRINK" in os.environ

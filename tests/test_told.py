@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -178,20 +179,42 @@ def test_watchers_outlive_a_connection() -> None:
     assert heard == [True]
 
 
-def test_whose_refusals_count() -> None:
-    """A connection that has no say yet confirms, but refuses for nobody: the one that has goes on."""
+def _note(heard: list[Any], key: Any, verdict: Any) -> None:
+    heard.append((key, verdict))
+
+
+def test_whose_verdicts_count() -> None:
+    """A connection that is yet to take over tells nobody, for it may come to nothing; once it has, it tells all."""
     subscriptions = SubscriptionSet()
-    a, b = (subscriptions.want(Subscription(name, ack=says(name))) for name in "ab")
+    a, b, c, d = (subscriptions.want(Subscription(name, ack=says(name))) for name in "abcd")
     told = Told(subscriptions, has_say=False)
     heard: list[Any] = []
-    for wanted in (a, b):
-        wanted.watchers.append(heard.append)
+    for wanted in (a, b, c, d):
+        wanted.watchers.append(partial(_note, heard, wanted.key))
         send(told, wanted)
     assert told.offer("no a") == [(a, False)]
-    assert told.is_refused(a)
-    assert heard == []
     assert told.offer("ok b") == [(b, True)]
-    assert heard == [True]
+    assert told.offer("ok c") == [(c, True)]
+    assert (told.is_refused(a), told.is_confirmed(b)) == (True, True)
+    told.forget(c)
+    assert heard == []
+    told.take_over()
+    assert heard == [("a", False), ("b", True)]
+    told.offer("ok d")
+    assert heard[2:] == [("d", True)]
+    told.take_over()
+    assert len(heard) == 3
+
+
+def test_who_has_stepped_aside_confirms_nothing() -> None:
+    """Asked for once more since, it is the connection that has taken over whose answer counts."""
+    told, (a,) = told_set(Subscription("a", ack=says("a")))
+    send(told, a)
+    told.step_aside()
+    heard: list[Any] = []
+    a.watchers.append(heard.append)
+    assert told.offer("ok a") == [(a, True)]
+    assert heard == []
 
 
 def test_forget() -> None:
