@@ -23,6 +23,11 @@ class Bell:
     _semaphore: anyio.Semaphore | None = None
     """At 0, but for the moment in which the waiting task is woken. ``None`` until one had to wait."""
 
+    @property
+    def is_quiet(self) -> bool:
+        """Whether a task waits, and is not about to be woken."""
+        return self._is_awaited and not self._rung
+
     def ring(self) -> None:
         """Wake the waiting task, or let the next wait return at once."""
         if not self._rung:

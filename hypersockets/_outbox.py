@@ -67,6 +67,8 @@ class Outbox:
         self._items: list[Outgoing] = []
         self.on_item: Callable[[], None] | None = None
         """Called when there is something to take. ``None`` iff no session is there to take it."""
+        self.send_nowait: Callable[[Outgoing], bool] | None = None
+        """Writes an item without waiting, if it can; told of one only while none waits. ``None`` as ``on_item``."""
         self._bells: list[Bell] = []
         """Of items that are settled, for the next: nobody waits for them, nobody rings them."""
 
@@ -84,9 +86,7 @@ class Outbox:
         await checkpoint_if_cancelled()
         bell = self._bells.pop() if self._bells else Bell()
         item = Outgoing(message, is_bound, from_handler, bell=bell)
-        self._items.append(item)
-        if self.on_item is not None:
-            self.on_item()
+        self._put(item)
         try:
             await bell.wait()
         finally:
@@ -105,13 +105,18 @@ class Outbox:
             BaseException: What it was settled with.
         """
         await checkpoint_if_cancelled()
-        self._items.append(item)
-        if self.on_item is not None:
-            self.on_item()
+        self._put(item)
         try:
             await item.wait()
         finally:
             self._let_go(item)
+
+    def _put(self, item: Outgoing) -> None:
+        if not self._items and self.send_nowait is not None and self.send_nowait(item):
+            return
+        self._items.append(item)
+        if self.on_item is not None:
+            self.on_item()
 
     def _let_go(self, item: Outgoing) -> None:
         """Take note that nobody waits for an item any more."""

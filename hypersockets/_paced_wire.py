@@ -37,6 +37,7 @@ class PacedWire(Wire):
         self._turn_at = math.inf
         """When to look again. Infinite iff nothing waits, or a ring will say when."""
         self._writes_one = self._send_many is None
+        self._send_nowait = None  # what is written has to be counted, and may have to wait for its turn
         self._wait = self._wait_for_turn
         self._send_many = _counted(self._send_many or self._send_one, self)
 

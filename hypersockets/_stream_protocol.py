@@ -265,6 +265,24 @@ class StreamProtocol:
         """Return why :attr:`is_open` is false."""
         return self.loss or own_loss(self._closed_with)
 
+    def compose(self, message: str | bytes) -> bytes | None:
+        """Return the frame of a message, if that may be written next, or not at all.
+
+        ``None``: something waits before it, nothing may be written any more, or it would be compressed: what is taken
+        out of the compressor has to be written.
+        """
+        if self._lane is None or not self._is_free:
+            return None
+        return compose([(_TEXT, message.encode()) if isinstance(message, str) else (_BINARY, message)])
+
+    def compose_ping(self, payload: bytes) -> bytes | None:
+        """Return a ping, if that may be written next, or not at all; ``None`` as :meth:`compose`."""
+        return compose([(Opcode.PING, payload)]) if self._is_free else None
+
+    @property
+    def _is_free(self) -> bool:
+        return self.is_open and not self._waiting and not self.has_replies
+
     def queue(self, messages: Sequence[str | bytes]) -> Outgoing:
         """Let messages wait for the next :meth:`take`."""
         frames = [(_TEXT, each.encode()) if isinstance(each, str) else (_BINARY, each) for each in messages]

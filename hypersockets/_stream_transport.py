@@ -116,6 +116,14 @@ class StreamTransport:
         if not outgoing.taken:  # a close frame went first
             raise self._protocol.why_not_open().error()
 
+    def send_nowait(self, message: str | bytes) -> int | None:
+        """Write what the socket takes of a message at once; return how many bytes are left, which go out first next.
+
+        ``None``: nothing was written, and :meth:`send` may have to wait, or will say why it cannot.
+        """
+        frame = self._protocol.compose(message)
+        return None if frame is None else self._writer.write_nowait(frame)
+
     @property
     def payload_received(self) -> int:
         """Bytes of payload of all data messages so far, uncompressed."""
@@ -154,12 +162,26 @@ class StreamTransport:
         self._ping(lambda latency: None if latency is None else on_pong(latency))
         await self._writer.flush()
 
+    def ping_nowait(self, on_pong: Callable[[float], None]) -> bool:
+        """Do what :meth:`start_ping` does if that can be done without waiting; return whether it was."""
+        payload = self._note_ping(lambda latency: None if latency is None else on_pong(latency))
+        frame = self._protocol.compose_ping(payload)
+        if frame is None or self._writer.write_nowait(frame) is None:
+            del self._pings[payload]
+            return False
+        self._writer.reply()
+        return True
+
     def _ping(self, on_pong: Callable[[float | None], None]) -> bytes:
         self._check_open()
+        payload = self._note_ping(on_pong)
+        self._protocol.ping(payload)
+        return payload
+
+    def _note_ping(self, on_pong: Callable[[float | None], None]) -> bytes:
         payload = self._ping_number.to_bytes(8, "big")
         self._ping_number += 1
         self._pings[payload] = _Ping(anyio.current_time(), on_pong)
-        self._protocol.ping(payload)
         return payload
 
     async def close(self, code: int = 1000, reason: str = "") -> None:

@@ -82,8 +82,15 @@ class Wire:
         self._pauses = 0 if getattr(transport, "receive_checkpoints", False) else 1
         self._send_many: Callable[[Sequence[Frame]], Awaitable[None]] | None = getattr(transport, "send_many", None)
         """Writes several messages in one go. ``None`` where the transport cannot."""
+        self._send_nowait: Callable[[Frame], int | None] | None
+        """Writes what it can of a message without waiting. ``None`` where the transport cannot."""
+        self._send_nowait = None if self._send_many is None else getattr(transport, "send_nowait", None)
+        self._begun: Outgoing | None = None
+        """What was written in part without waiting: to be finished first."""
         self._start_ping: Callable[[Callable[[float], None]], Awaitable[None]] | None
         self._start_ping = getattr(transport, "start_ping", None)
+        self._ping_nowait: Callable[[Callable[[float], None]], bool] | None = getattr(transport, "ping_nowait", None)
+        """Writes a ping if that needs no waiting; returns whether it did. ``None`` where the transport cannot."""
         self._pings: list[Callable[[float], None]] = []
         """Protocol pings to be written: what to do when each is answered."""
         self._bell = Bell()
@@ -235,8 +242,9 @@ class Wire:
         if serve:
             self.users_out = Flag()
             self._core.outbox.on_item = self._bell.ring
+            self._core.outbox.send_nowait = self._send_users_nowait
         elif self._core.outbox.on_item == self._bell.ring:  # it may be another session's by now
-            self._core.outbox.on_item = None
+            self._core.outbox.on_item = self._core.outbox.send_nowait = None
         self._bell.ring()
 
     def post(self, message: Frame, on_sent: Callable[[], None] | None = None, *, is_urgent: bool = False) -> Outgoing:
@@ -258,6 +266,21 @@ class Wire:
     def _queue(self, item: Outgoing, *, urgent: bool) -> None:
         self._own.append(item)
 
+    def _send_users_nowait(self, item: Outgoing) -> bool:
+        """Write a message of the users' at once if the writer has nothing to do; return whether it has begun."""
+        if self._send_nowait is None or not self._bell.is_quiet:
+            return False
+        left = self._send_nowait(item.message)
+        if left is None:
+            return False
+        item.start(self._inbox)
+        if left:
+            self._begun = item
+        else:
+            self._are_sent([item])
+        self._bell.ring()  # what else is sent in this round of the event loop goes out together
+        return True
+
     @property
     def backlog(self) -> int:
         """How many of the session's own messages wait for their turn, where sends are paced."""
@@ -270,6 +293,8 @@ class Wire:
 
     def ping(self, on_pong: Callable[[float], None]) -> None:
         """Have a protocol ping sent."""
+        if self._ping_nowait is not None and self._bell.is_quiet and self._ping_nowait(on_pong):
+            return
         self._pings.append(on_pong)
         self._bell.ring()
 
@@ -288,12 +313,12 @@ class Wire:
                 while self._pings and self._start_ping is not None:
                     with suppress(ConnectionLostError):  # the reader will say why
                         await self._start_ping(self._pings.pop(0))
-                items = self._next()
+                items, is_begun = ([self._begun], True) if self._begun is not None else (self._next(), False)
                 if not items:
                     if not self._serves_users:
                         self.users_out.set()
                     await self._wait()
-                elif not await self._write(items):
+                elif not await self._write(items, is_begun=is_begun):
                     return
         finally:
             self._end_writing()
@@ -302,6 +327,8 @@ class Wire:
         self.serve_users(False)
         self.users_out.set()
         self._is_over = True
+        if self._begun is not None:
+            self._return(self._begun, None)
         for own in self._own:
             own.settle(self._over())
         self._own.clear()
@@ -326,15 +353,16 @@ class Wire:
             room -= AT_ONCE if self._send_many is None else len(item.message) + 1
         return items
 
-    async def _write(self, items: list[Outgoing]) -> bool:
-        """Send some items; return ``False`` when the connection is lost."""
+    async def _write(self, items: list[Outgoing], *, is_begun: bool) -> bool:
+        """Send some items, or the rest of one that is begun; return ``False`` when the connection is lost."""
+        self._begun = None
         lost: ConnectionLostError | None = None
         are_sent = False
         try:
             if self._send_many is None:
                 await self._transport.send(items[0].message)
             else:
-                await self._send_many([item.message for item in items])
+                await self._send_many([] if is_begun else [item.message for item in items])
             are_sent = True
         except ConnectionLostError as error:
             lost = error
@@ -345,10 +373,7 @@ class Wire:
                 if not self._serves_users:
                     self.users_out.set()
         if lost is None:
-            for item in items:
-                self._core.counters.bytes_sent += frame_size(item.message)
-                item.settle()
-            self._core.counters.messages_sent += len(items)
+            self._are_sent(items)
             return True
         # The peer may have said something before it went: the reader comes to the end by itself.
         with anyio.move_on_after(LAST_WORDS):
@@ -356,6 +381,12 @@ class Wire:
         self._inbox.finish(lost)
         self._on_lost(lost)
         return False
+
+    def _are_sent(self, items: list[Outgoing]) -> None:
+        for item in items:
+            self._core.counters.bytes_sent += frame_size(item.message)
+            item.settle()
+        self._core.counters.messages_sent += len(items)
 
     def _return(self, item: Outgoing, lost: ConnectionLostError | None) -> None:
         """Do for an item that was cut off half-way what its sender wants."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Final, Protocol
 
@@ -13,6 +14,7 @@ from anyio.lowlevel import checkpoint_if_cancelled
 from ._bell import Flag
 from ._endings import GRACE, STREAM_ERRORS, Loss
 from ._errors import ConnectionLostError
+from ._nowait import writer_of
 
 __all__ = ["Outbound", "Writer"]
 
@@ -39,9 +41,26 @@ class Writer:
     _stream: ByteStream
     _tasks: TaskGroup
     _outbound: Outbound
+    _send_nowait: Callable[[bytes], int] | None = attrs.field(
+        default=attrs.Factory(lambda writer: writer_of(writer._stream), takes_self=True), init=False
+    )
     _written: Flag | None = attrs.field(default=None, init=False)  # set at the end of a write; None while there is none
+    _rest: bytes = attrs.field(default=b"", init=False)  # of what was written without waiting: the next to be written
     _loss: Loss | None = attrs.field(default=None, init=False)  # set during a write and for ever after a bad one
     _replying: anyio.CancelScope | None = attrs.field(default=None, init=False)  # of the task that writes replies
+
+    def write_nowait(self, data: bytes) -> int | None:
+        """Write as much of it as the stream takes at once; return how many bytes are left, for the next :meth:`flush`.
+
+        ``None``: it takes nothing, or something else is being written.
+        """
+        if self._send_nowait is None or self._written is not None or self._loss is not None or self._rest:
+            return None
+        taken = self._send_nowait(data)
+        if not taken:
+            return None
+        self._rest = data[taken:]
+        return len(self._rest)
 
     async def flush(self) -> None:
         """Write all that waits: of everybody, in one go.
@@ -57,7 +76,7 @@ class Writer:
         await checkpoint_if_cancelled()
         if self._loss is not None:
             raise self._loss.error()
-        data = self._outbound.take()
+        data, self._rest = self._rest + self._outbound.take(), b""
         if not data:  # whoever wrote before has written it
             return
         self._loss = _CUT_OFF
@@ -73,8 +92,8 @@ class Writer:
         self._loss = None
 
     def reply(self) -> None:
-        """Let a task write the replies; it ends when there are none left."""
-        if self._outbound.has_replies and self._replying is None:
+        """Let a task write the replies, and what is left of what was begun; it ends when there is no more of it."""
+        if self._replying is None and (self._rest or self._outbound.has_replies):
             # Shielded: a cancellation of the session must not cut a close reply off. stop() ends it.
             self._replying = anyio.CancelScope(shield=True)
             self._tasks.start_soon(self._reply, self._replying, name="hypersockets replies")
@@ -82,7 +101,7 @@ class Writer:
     async def _reply(self, scope: anyio.CancelScope) -> None:
         try:
             with scope, suppress(ConnectionLostError):  # the reader will meet it too, or whoever sends next
-                while self._outbound.has_replies:
+                while self._rest or self._outbound.has_replies:
                     await self.flush()
         finally:
             self._replying = None

@@ -105,6 +105,14 @@ class Tap(ByteStream):
 
     async def send(self, item: bytes) -> None:
         await self._stream.send(item)
+        self._note_written(item)
+
+    def send_nowait(self, item: bytes) -> int:
+        count = self._stream.send_nowait(item)
+        self._note_written(item[:count])
+        return count
+
+    def _note_written(self, item: bytes) -> None:
         now = anyio.current_time()
         self._written += [(now, text.decode()) for opcode, text in self._outgoing.feed(item) if opcode in DATA]
 
@@ -191,7 +199,8 @@ class World:
         assert str(await peer.receive()).startswith("auth"), "auth comes first"
         if self.denials:
             self.denials -= 1
-            await peer.send("no")
+            if here.can_speak:
+                await peer.send("no")
             here.is_over = True
         elif here.can_speak:
             await peer.send("ok")

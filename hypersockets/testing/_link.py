@@ -206,6 +206,15 @@ class MemoryStream(ByteStream):
                     return
                 await self._out.writable.wait()
 
+    def send_nowait(self, item: bytes) -> int:
+        """Send as many of the bytes as there is room for, without waiting; return how many that were.
+
+        Raises:
+            BrokenResourceError, ClosedResourceError: As :meth:`send`.
+        """
+        self._check_writable()
+        return self._out.put(memoryview(item))
+
     async def send_eof(self) -> None:
         """End this direction; the other one goes on."""
         if not self._out.has_ended:

@@ -287,3 +287,15 @@ async def test_one_task_at_a_time() -> None:
         with pytest.raises(anyio.BusyResourceError):
             await client.receive()
         tasks.cancel_scope.cancel()
+
+
+async def test_sending_without_waiting() -> None:
+    """It takes what there is room for, and raises as ``send`` does."""
+    client, server = memory_link(capacity=5)
+    assert client.send_nowait(b"abc") == 3
+    assert client.send_nowait(b"defg") == 2
+    assert client.send_nowait(b"fg") == 0
+    assert await server.receive() == b"abcde"
+    client.link.cut()
+    with pytest.raises(anyio.BrokenResourceError):
+        client.send_nowait(b"x")

@@ -1,0 +1,184 @@
+"""Sends that need no writer: what the socket takes at once; the rest, and what comes behind, stays in order."""
+
+from __future__ import annotations
+
+import anyio
+import pytest
+from anyio.abc import ByteStream
+
+import hypersockets as hs
+from hypersockets._nowait import writer_of
+from hypersockets.testing import MemoryStream, Peer, ScriptedServer, memory_link, wait_all_tasks_blocked
+from tests._live import happened, idle, settings
+from tests._world import Frames
+
+pytestmark = pytest.mark.anyio
+
+
+class Noting(ByteStream):
+    """A stream that notes who wrote how much of which messages."""
+
+    def __init__(self, stream: MemoryStream, writes: list[tuple[str, list[str]]]) -> None:
+        self._stream = stream
+        self._frames = Frames()
+        self._writes = writes
+
+    def _note(self, how: str, data: bytes) -> None:
+        whole = [payload.decode() for opcode, payload in self._frames.feed(data) if opcode == 1]
+        self._writes.append((how, whole))
+
+    async def receive(self, max_bytes: int = 65536) -> bytes:
+        return await self._stream.receive(max_bytes)
+
+    async def send(self, item: bytes) -> None:
+        await self._stream.send(item)
+        self._note("task", item)
+
+    def send_nowait(self, item: bytes) -> int:
+        count = self._stream.send_nowait(item)
+        self._note("at once", item[:count])
+        return count
+
+    async def send_eof(self) -> None:
+        await self._stream.send_eof()
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
+def noted(server: ScriptedServer, writes: list[tuple[str, list[str]]], capacity: int = 65536) -> hs.StreamConnector:
+    async def open_stream(_: object) -> ByteStream:
+        return Noting(await server.connect(capacity=capacity), writes)
+
+    return hs.StreamConnector(open_stream=open_stream)
+
+
+async def test_a_send_is_written_at_once() -> None:
+    """The caller writes it, not a task that has to be woken first; and so in a row."""
+    writes: list[tuple[str, list[str]]] = []
+    async with ScriptedServer(idle) as server:
+        async with hs.connect(settings(server, transport=noted(server, writes))) as client:
+            await wait_all_tasks_blocked()
+            del writes[:]
+            for text in "ab":
+                await client.send(text)
+                await wait_all_tasks_blocked()
+            assert writes == [("at once", ["a"]), ("at once", ["b"])]
+            assert client.metrics().messages_sent == 2
+            assert client.metrics().bytes_sent == 2
+
+
+async def test_a_ping_is_written_at_once() -> None:
+    """An idle client wakes no task for it; where the link is full it waits like everything else."""
+    writes: list[tuple[str, list[str]]] = []
+
+    async def script(peer: Peer) -> None:
+        await peer.accept()
+        await peer.receive()
+        await peer.stall()
+
+    async with ScriptedServer(script) as server:
+        transport = noted(server, writes, capacity=100)
+        config = settings(
+            server, transport=transport, ping_interval=10, ping_timeout=5, reconnect_strategy=hs.FixedDelay(1, 1)
+        )
+        with pytest.raises(hs.ReconnectExhaustedError):
+            async with hs.connect(config) as client:
+                await wait_all_tasks_blocked()
+                del writes[:]
+                await anyio.sleep(15)
+                assert writes == [("at once", [])]
+                assert client.metrics().latency is not None
+                await client.send("stop reading")
+                await wait_all_tasks_blocked()
+                await client.send("x" * 60)
+                server.refuse(9)
+                await anyio.sleep_forever()
+        lost = next(event for event in happened(client) if isinstance(event, hs.Disconnected))
+        assert isinstance(lost.error, hs.HeartbeatTimeoutError)
+
+
+async def test_sends_of_one_round_are_written_together() -> None:
+    """The first at once, all others in one write: a hundred tasks that send do not make a hundred system calls."""
+    writes: list[tuple[str, list[str]]] = []
+    async with ScriptedServer(idle) as server:
+        async with hs.connect(settings(server, transport=noted(server, writes))) as client:
+            await wait_all_tasks_blocked()
+            del writes[:]
+            async with anyio.create_task_group() as tasks:
+                for number in range(100):
+                    tasks.start_soon(client.send, str(number))
+            assert [(how, len(whole)) for how, whole in writes] == [("at once", 1), ("task", 99)]
+
+
+async def test_what_was_begun_is_finished_by_the_session() -> None:
+    """Cancelled after its first byte, a message is sent without its caller, and before those behind it."""
+
+    async def script(peer: Peer) -> None:
+        await peer.accept()
+        await anyio.sleep(5)
+        await idle(peer)
+
+    async with ScriptedServer(script) as server:
+        async with hs.connect(settings(server, transport=server.connector(capacity=300))) as client:
+            with anyio.move_on_after(1):
+                await client.send("x" * 1000)
+            await client.send("behind")
+            await wait_all_tasks_blocked()
+            assert server.peers[0].received == ["x" * 1000, "behind"]
+
+
+@pytest.mark.parametrize("bound", [False, True])
+async def test_what_was_begun_and_lost(bound: bool) -> None:
+    """It is sent whole on the next session, in its place; with ``wait=False`` it fails."""
+
+    async def script(peer: Peer) -> None:
+        await peer.accept()
+        if peer.number == 0:
+            peer._talk.stop_reading()
+            await anyio.sleep(5)
+            peer.reset()
+        await idle(peer)
+
+    async with ScriptedServer(script) as server:
+        async with hs.connect(settings(server, transport=server.connector(capacity=300))) as client:
+            if bound:
+                with pytest.raises(hs.NotConnectedError):
+                    await client.send("x" * 1000, wait=False)
+            else:
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(client.send, "x" * 1000)
+                    await wait_all_tasks_blocked()
+                    tasks.start_soon(client.send, "behind")
+                await wait_all_tasks_blocked()
+                assert server.peers[1].received == ["x" * 1000, "behind"]
+                assert client.epoch == 2
+
+
+async def test_what_is_begun_when_the_client_is_cancelled() -> None:
+    """Whoever waits for it is let go with the rest."""
+
+    async def script(peer: Peer) -> None:
+        await peer.accept()
+        await peer.stall()
+
+    async with ScriptedServer(script) as server:
+        with anyio.move_on_after(3) as scope:
+            async with hs.connect(settings(server, transport=server.connector(capacity=300))) as client:
+                await client.send("x" * 1000)
+        assert scope.cancelled_caught
+
+
+async def test_streams_that_can_and_that_cannot() -> None:
+    """One with ``send_nowait`` can, and takes nothing once it has ended; any other has to be waited for."""
+    client, server = memory_link(capacity=5)
+    write = writer_of(client)
+    assert write is not None
+    assert write(b"abcdefg") == 5
+    await server.aclose()
+    assert write(b"x") == 0
+
+    class Plain(Noting):
+        send_nowait = None  # type: ignore[assignment]
+
+    assert writer_of(Plain(client, [])) is None
