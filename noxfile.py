@@ -250,6 +250,26 @@ def limiter(session: nox.Session) -> None:
     session.run("python", "-m", "benchmarks.limiter", *session.posargs)
 
 
+# --- a real network -----------------------------------------------------------------------------------------------
+
+NETWORK = (
+    # Real clocks want the machine to themselves: no other processes.
+    Cell("asyncio", "stream", ("tests/network", "--numprocesses=0")),
+    Cell("trio", "stream", ("tests/network", "--numprocesses=0")),
+)
+
+
+@nox.session(python=NEWEST, default=False)
+def network(session: nox.Session) -> None:
+    """Break a network of namespaces in every way, and put nginx and haproxy into it; wants root, takes 4 minutes."""
+    for program in ("iptables", "conntrack", "nginx", "haproxy"):
+        need(session, program)
+    if sys.platform != "linux" or os.geteuid() != 0 or not Path("/dev/net/tun").exists():
+        session.warn("!!!!! NOT ROOT ON A LINUX WITH /dev/net/tun: THE FAULTS OF NETWORKS WILL NOT BE TESTED !!!!!")
+    install(session, "test")
+    run_cells(session, NETWORK, record=False)
+
+
 # --- how ----------------------------------------------------------------------------------------------------------
 
 
