@@ -8,12 +8,15 @@ Nothing in there knows a way to anywhere else. The addresses are those of RFC 57
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
+import shlex
 import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import attrs
 
@@ -121,15 +124,14 @@ class Network:
 
     def _remove(self) -> None:
         """Remove all three with whatever still runs there, after a failure too."""
-        left = []
-        for namespace in self.namespaces:
+        for namespace in filter(_exists, self.namespaces):
             pids = subprocess.run(["ip", "netns", "pids", namespace], capture_output=True, text=True, check=False)
             for pid in map(int, pids.stdout.split()):
                 if pid != os.getpid():
                     with suppress(ProcessLookupError):
                         os.kill(pid, signal.SIGKILL)
-            if subprocess.run(["ip", "netns", "del", namespace], capture_output=True, check=False).returncode:
-                left.append(namespace)
+            subprocess.run(["ip", "netns", "del", namespace], capture_output=True, check=False)
+        left = [*filter(_exists, self.namespaces)]
         assert not left, f"could not be removed: {left}"
 
 
@@ -137,12 +139,15 @@ class Network:
 def network() -> Iterator[Network]:
     """Make a network, with this thread at the client's place in it; nothing is left of it afterwards."""
     made = Network(f"hs{os.getpid()}")
+    # Who is told to end cleans up first, as after Ctrl-C.
+    at_sigterm = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         made._build()
         with _inside(made.client):
             yield made
     finally:
         made._remove()
+        signal.signal(signal.SIGTERM, at_sigterm)
 
 
 @contextmanager
@@ -174,6 +179,7 @@ def _set_namespace(descriptor: int) -> None:
         raise OSError(ctypes.get_errno(), "setns")
 
 
+@functools.cache
 def what_is_missing() -> str:
     """Return what this machine lacks for such a network; nothing if it lacks nothing."""
     programs = [each for each in ("ip", "ss", "iptables", "conntrack", "nginx", "haproxy") if not shutil.which(each)]
@@ -190,8 +196,14 @@ def what_is_missing() -> str:
     return ""
 
 
+def _exists(namespace: str) -> bool:
+    return Path(f"/run/netns/{namespace}").exists()
+
+
 def _run(*command: str, text: str = "") -> str:
     done = subprocess.run(command, input=text, capture_output=True, text=True, check=False, timeout=10)
     if done.returncode:
-        raise subprocess.CalledProcessError(done.returncode, command, done.stdout, f"{command}: {done.stderr}")
+        raise subprocess.CalledProcessError(
+            done.returncode, command, done.stdout, f"`{shlex.join(command)}`: {done.stderr}"
+        )
     return done.stdout

@@ -35,15 +35,13 @@ def pytest_ignore_collect(config: pytest.Config) -> bool | None:
     return None if named else True
 
 
-@pytest.fixture(scope="session")
-def missing() -> str:
-    return what_is_missing()
+def pytest_runtest_setup() -> None:
+    if missing := what_is_missing():
+        pytest.skip(f"!!!!! {missing}; NETWORK FAULTS NOT TESTED !!!!!")  # here it is one line for all tests
 
 
 @pytest.fixture
-def network(missing: str) -> Iterator[Network]:
+def network() -> Iterator[Network]:
     """Be at the client's place in a network that is this test's alone."""
-    if missing:
-        pytest.skip(f"!!!!! {missing}; NETWORK FAULTS NOT TESTED !!!!!")
     with make_network() as made:
         yield made
