@@ -5,10 +5,13 @@ They take minutes and the rights of root, so they run only where they are named:
 
 from __future__ import annotations
 
+import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Generator, Iterator
 from pathlib import Path
+from typing import Any
 
+import anyio
 import pytest
 
 # They share with the tests in tests/wire what these have: backends, figures.
@@ -33,6 +36,29 @@ def pytest_ignore_collect(config: pytest.Config) -> bool | None:
     """Leave these tests out of runs that do not name them."""
     named = any(Path(arg.partition("::")[0]).resolve().is_relative_to(HERE) for arg in config.args)
     return None if named else True
+
+
+TIME_LIMIT = 30
+"""Seconds for one test. What limits tests elsewhere breaks into the event loop, and no cleanup of tasks follows that."""
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, Any, Any]:
+    test = pyfuncitem.obj
+    pyfuncitem.obj = _ends_in_time(test)
+    try:
+        return (yield)
+    finally:
+        pyfuncitem.obj = test
+
+
+def _ends_in_time(test: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
+    @functools.wraps(test)
+    async def timed(**arguments: Any) -> None:
+        with anyio.fail_after(TIME_LIMIT):
+            await test(**arguments)
+
+    return timed
 
 
 def pytest_runtest_setup() -> None:

@@ -30,7 +30,7 @@ from tests.network._following import (
 from tests.network._netns import CELL, SERVER, WIFI, Network
 from tests.wire._children import Child
 
-pytestmark = [pytest.mark.anyio, pytest.mark.wire, pytest.mark.timeout(30)]
+pytestmark = [pytest.mark.anyio, pytest.mark.wire]
 
 PORT = 9000
 URL = f"ws://{SERVER}:{PORT}"

@@ -16,7 +16,7 @@ from tests.network._following import BACKOFF, INTERVAL, SLACK, Ledger, feed_serv
 from tests.network._netns import SATELLITE, SATELLITE_CLIENT, SERVER, Network
 from tests.wire._children import child
 
-pytestmark = [pytest.mark.anyio, pytest.mark.wire, pytest.mark.timeout(40)]
+pytestmark = [pytest.mark.anyio, pytest.mark.wire]
 
 PORT = 9000
 URL = f"ws://{SERVER}:{PORT}"

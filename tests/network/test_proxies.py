@@ -26,7 +26,7 @@ from tests.network._netns import Network
 from tests.network._proxies import FEED, GRACE, IDLE, LIMIT, Certificates, Proxies, proxies
 from tests.wire._children import Child
 
-pytestmark = [pytest.mark.anyio, pytest.mark.wire, pytest.mark.timeout(30)]
+pytestmark = [pytest.mark.anyio, pytest.mark.wire]
 
 
 @pytest.fixture(scope="module")
