@@ -21,7 +21,7 @@ from tests.wire._children import Child, child
 
 FEED = 9000
 """The port of the feed that stands behind."""
-IDLE, GRACE, LIMIT, PAUSE = 1, 1, 2, 4
+IDLE, GRACE, LIMIT, PAUSE = 1, 1, 2, 5
 """Seconds: how long a connection may be silent where that is watched; how long a reload leaves old ones alone; how much
 time a rate limit wants between two; for how long "later" is away, at the most."""
 

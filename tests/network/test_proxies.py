@@ -80,7 +80,7 @@ async def test_an_idle_cut(
         assert [each["opening"] for each in record.values()] == [["auth secret", "accepted"]] * 3
 
 
-PORTS = {"plain": "nginx", "tls": "nginx", "mutual": "nginx", "haproxy": "haproxy", "haproxy tls": "haproxy"}
+PORTS = {"plain": "nginx", "tls": "nginx", "mutual": "nginx", "haproxy tls": "haproxy"}
 
 
 @pytest.mark.parametrize("name", PORTS)
@@ -198,6 +198,7 @@ async def test_retry_after_as_a_date(
     (refused_at, refused), (came_at, came) = proxy.handshakes("later")
     report(f"told to come back in {proxy.back_at - refused_at:.3f} s, came after {came_at - refused_at:.3f} s")
     assert (refused, came) == (503, 101)
+    assert refused_at < proxy.back_at - 0.5, "this machine is too slow to show anything"
     assert proxy.back_at - 0.01 <= came_at <= proxy.back_at + SLACK
 
 
