@@ -6,13 +6,12 @@ import signal
 import ssl
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import datetime, timezone
 from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 
-import anyio
 import attrs
 import trustme
 
@@ -93,8 +92,11 @@ class Proxies:
         running, signum = {"nginx": (self.nginx, signal.SIGHUP), "haproxy": (self.haproxy, signal.SIGUSR2)}[proxy]
         running.process.send_signal(signum)
 
-    def handshakes(self, name: str) -> list[tuple[float, int]]:
-        """Return the time (wall clock) and the status of each request that a port of nginx has done with."""
+    async def handshakes(self, name: str) -> list[tuple[float, int]]:
+        """End nginx; return the time (wall clock) and the status of each request to one of its ports."""
+        with suppress(ProcessLookupError):
+            self.nginx.process.send_signal(signal.SIGQUIT)  # it writes of a connection when that has ended
+        await self.nginx.process.wait()
         lines = [line.split() for line in (self.folder / "access.log").read_text().splitlines()]
         return sorted(
             (float(ended) - float(took), int(status)) for port, ended, took, status in lines if int(port) == PORTS[name]
@@ -115,9 +117,6 @@ async def proxies(network: Network, folder: Path, certificates: Certificates) ->
         await nginx.wait_for("start worker process ")
         await haproxy.wait_for("Loading success")
         yield Proxies(folder, back_at, nginx, haproxy, certificates)
-        with anyio.CancelScope(shield=True), anyio.move_on_after(2):
-            await nginx.terminate()
-            await haproxy.terminate()
 
 
 def _nginx(folder: Path, certificates: Path, back_at: int) -> str:

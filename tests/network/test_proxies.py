@@ -153,7 +153,7 @@ async def test_refusals_of_a_first_connection(proxy: Proxies, feed: Child, trans
                 assert event.error.status == status
                 proxy.say(None)
                 await client.wait_connected()
-    assert [status for _, status in proxy.handshakes("plain") if status in FATAL] == list(FATAL)
+    assert [status for _, status in await proxy.handshakes("plain") if status in FATAL] == list(FATAL)
 
 
 async def test_refusals_after_a_session(proxy: Proxies, feed: Child, transport: Any) -> None:
@@ -195,7 +195,7 @@ async def test_retry_after_as_a_date(
         proxy.say(None)
         with anyio.fail_after(proxy.back_at - time.time() + SLACK):
             await client.wait_connected()
-    (refused_at, refused), (came_at, came) = proxy.handshakes("later")
+    (refused_at, refused), (came_at, came) = await proxy.handshakes("later")
     report(f"told to come back in {proxy.back_at - refused_at:.3f} s, came after {came_at - refused_at:.3f} s")
     assert (refused, came) == (503, 101)
     assert refused_at < proxy.back_at - 0.5, "this machine is too slow to show anything"
@@ -215,7 +215,7 @@ async def test_retry_after_in_seconds(
         await it.returns(within=LIMIT + SLACK)
         await it.flows()
         await it.ends(feed)
-    times, statuses = zip(*proxy.handshakes("limited"), strict=True)
+    times, statuses = zip(*await proxy.handshakes("limited"), strict=True)
     report(f"came back {times[2] - times[1]:.3f} s after it was told to wait for {LIMIT} s")
     assert statuses == (101, 429, 101)
     assert LIMIT - 0.01 <= times[2] - times[1] <= LIMIT + SLACK
@@ -238,7 +238,7 @@ async def test_a_token_that_is_renewed(proxy: Proxies, feed: Child, transport: A
                         await client.recv_event()
     assert (caught.value.status, caught.value.epoch) == (401, 2)
     assert "stale" not in str(caught.value)
-    assert [status for _, status in proxy.handshakes("bearer")] == [101, 101, 401]
+    assert [status for _, status in await proxy.handshakes("bearer")] == [101, 101, 401]
 
 
 async def test_a_redirect(proxy: Proxies, feed: Child, transport: Any) -> None:
@@ -250,8 +250,8 @@ async def test_a_redirect(proxy: Proxies, feed: Child, transport: Any) -> None:
         await it.returns(within=BACKOFF.initial_delay + SLACK)
         await it.flows()
         await it.ends(feed)
-    assert [status for _, status in proxy.handshakes("moved")] == [307, 307]
-    assert [status for _, status in proxy.handshakes("plain")] == [101, 101]
+    assert [status for _, status in await proxy.handshakes("moved")] == [307, 307]
+    assert [status for _, status in await proxy.handshakes("plain")] == [101, 101]
 
 
 # What must not be
@@ -283,4 +283,4 @@ async def test_what_is_refused_for_good(
     assert client is not None
     assert client.metrics().connect_attempts == 1
     assert await record_of(feed) == {}
-    assert proxy.handshakes("plain") == []
+    assert await proxy.handshakes("plain") == []
