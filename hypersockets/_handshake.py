@@ -22,6 +22,7 @@ from websockets.client import ClientProtocol
 from websockets.datastructures import Headers
 from websockets.exceptions import InvalidHandshake, InvalidHeader, InvalidURI
 from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory
+from websockets.frames import Frame, Opcode
 from websockets.http11 import Response
 from websockets.protocol import State
 from websockets.proxy import Proxy
@@ -97,13 +98,25 @@ def decode_user_info(parsed: WebSocketURI | Proxy, url: str) -> None:
         parsed.password = unquote(parts.password or "", errors="strict")
 
 
+class _Core(ClientProtocol):
+    """The core, but a close frame may come between the fragments of a message (RFC 6455 section 5.4).
+
+    By itself it takes that for a broken protocol, and answers 1002 where an echo is due.
+    """
+
+    def recv_frame(self, frame: Frame) -> None:
+        if frame.opcode is Opcode.CLOSE:
+            self.current_size = None  # of the message that is never ended
+        super().recv_frame(frame)
+
+
 def new_core(request: OpenRequest) -> ClientProtocol:
     """Return the protocol core of one connection, for which the handshake is done outside of it.
 
     The core would wait for the end of a refusal's body, for as long as the server likes.
     """
     deflate = ClientPerMessageDeflateFactory(client_max_window_bits=True, compress_settings={"memLevel": 5})
-    return ClientProtocol(
+    return _Core(
         parse_target(request.url),
         extensions=[deflate] if request.compression else None,
         subprotocols=[Subprotocol(each) for each in request.subprotocols] or None,

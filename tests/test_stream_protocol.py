@@ -133,6 +133,21 @@ def test_what_a_peer_wrote_cannot_forge_a_log_line() -> None:
     assert "\n" not in connection.loss.message
 
 
+@pytest.mark.parametrize("payload", [Close(1000, "bye").serialize(), b""])
+@pytest.mark.parametrize("by_lane", [True, False])
+def test_a_close_frame_between_fragments_is_answered_as_any_other(by_lane: bool, payload: bytes) -> None:
+    """Control frames may come there (RFC 6455 section 5.4): it is echoed; what was begun is never ended."""
+    connection = protocol()
+    if not by_lane:
+        connection._lane = None
+    begun, rest = wire(Opcode.TEXT, b"begun", fin=False), wire(Opcode.CONT, b" ended")
+    assert connection.feed(begun + wire(Opcode.CLOSE, payload) + rest) == []
+    assert connection.loss is not None
+    assert (connection.loss.by, connection.loss.code) == ("peer", 1000 if payload else 1005)
+    assert not connection.failed
+    assert parsed(connection.take()) == [(Opcode.CLOSE, payload)]
+
+
 def test_nothing_is_lost_or_said_twice_after_an_error() -> None:
     """Bytes behind a protocol error are thrown away, and one close frame is enough."""
     connection = protocol()
