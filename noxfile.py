@@ -23,7 +23,7 @@ nox.needs_version = ">=2025.2.9"
 nox.options.default_venv_backend = "virtualenv"
 nox.options.reuse_existing_virtualenvs = True
 nox.options.error_on_missing_interpreters = True
-nox.options.sessions = ["lint", "types", "floors", "tests", "examples", "wire", "package", "coverage"]
+nox.options.sessions = ["lint", "types", "floors", "tests", "examples", "wire", "autobahn", "package", "coverage"]
 
 ROOT = Path(__file__).parent
 REPORTS = ROOT / ".reports"
@@ -270,6 +270,28 @@ def network(session: nox.Session) -> None:
         session.warn("!!!!! NOT ROOT ON A LINUX WITH /dev/net/tun: THE FAULTS OF NETWORKS WILL NOT BE TESTED !!!!!")
     install(session, "test")
     run_cells(session, NETWORK, record=False)
+# --- conformance --------------------------------------------------------------------------------------------------
+
+
+@nox.session(python=NEWEST)
+def autobahn(session: nox.Session) -> None:
+    """Try the client with Autobahn|Testsuite, on both backends; `-- --full` runs all cases, `-- --help` tells more."""
+    python = installed("2.7")
+    if python is None:
+        session.warn("!!!!! AUTOBAHN|TESTSUITE NEEDS PYTHON 2.7, THERE IS NONE: ITS CASES WERE NOT RUN !!!!!")
+        session.skip("no Python 2.7 on PATH or in pyenv: Autobahn|Testsuite was not run")
+    # The last ones that know Python 2.7.
+    session.install("-e", ".", "virtualenv<20.22")
+    folder = Path(session.create_tmp()) / "python2.7"
+    wstest = folder / "bin" / "wstest"
+    if not wstest.exists():
+        session.run("python", "-m", "virtualenv", "--python", str(python), str(folder), silent=True)
+        command = [str(folder / "bin" / "python"), "-m", "pip", "install", "-q", "autobahntestsuite==25.10.1"]
+        session.run(*command, external=True, env={"PIP_DISABLE_PIP_VERSION_CHECK": "1", "PYTHONWARNINGS": "ignore"})
+    command = ["python", "-m", "tests.autobahn", "--wstest", str(wstest)]
+    # The gate can fail: an answer that is not what was sent is found out.
+    session.run(*command, "--cases=1.1.2", "--wrong", success_codes=[3], silent=True)
+    session.run(*command, *session.posargs)
 
 
 # --- how ----------------------------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
     nox -s autobahn                                   # a quick set of some 270 cases, on asyncio and on trio
     nox -s autobahn -- --full                         # all 517: some 20 minutes for each backend
-    nox -s autobahn -- --full --write                 # writes docs/autobahn.md, with what the other backends had last
+    nox -s autobahn -- --full --write                 # writes docs/autobahn.md, of the last runs of each backend
     nox -s autobahn -- --transport trio-websocket     # the other transport, on trio
     nox -s autobahn -- --cases 7.* --backend trio     # some cases
 
@@ -48,7 +48,7 @@ def main() -> int:
         for backend in backends:
             run = measured(server, backend, options)
             failed += tell(run)
-            if options.full and not options.wrong:
+            if not options.cases and not options.wrong:
                 run.save(KEPT)
     if options.write:
         PAGE.write_text(page(saved(KEPT)))
@@ -67,10 +67,10 @@ def command_line() -> argparse.Namespace:
     )
     parser.add_argument("--wstest", default="wstest", help="the program of the server")
     parser.add_argument("--wrong", action="store_true", help="answer texts wrongly, to see that this is found out")
-    parser.add_argument("--write", action="store_true", help="with --full: write docs/autobahn.md")
+    parser.add_argument("--write", action="store_true", help="write docs/autobahn.md")
     options = parser.parse_args()
-    if options.write and (not options.full or options.wrong):
-        parser.error("--write needs --full, and right answers")
+    if options.write and (options.cases or options.wrong):
+        parser.error("--write needs all cases or the quick set, and right answers")
     if options.peer == "transport" and (options.transport != "stream" or options.wrong):
         parser.error("--peer transport is the transport `stream`, and answers rightly")
     return options
@@ -92,6 +92,7 @@ def measured(server: FuzzingServer, backend: str, options: argparse.Namespace) -
     return Run(
         backend=backend,
         transport=options.transport,
+        is_full=options.full,
         command=f"python -m tests.autobahn {' '.join(map(str, shown(options, backend)))}",
         date=datetime.now(timezone.utc).strftime("%Y-%m-%d"),
         seconds=seconds,

@@ -38,6 +38,8 @@ class Run:
 
     backend: str
     transport: str
+    is_full: bool
+    """Whether it had all cases, not the quick set."""
     command: str
     date: str
     seconds: float
@@ -50,14 +52,19 @@ class Run:
         return findings(self.report, self.transport)
 
     def save(self, folder: Path) -> None:
-        """Keep it, in place of the last one of this backend and transport."""
+        """Keep it, in place of the last one of its kind."""
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"{self.backend}-{self.transport}.json").write_text(json.dumps(attrs.asdict(self), indent=1) + "\n")
+        kind = "full" if self.is_full else "quick"
+        (folder / f"{self.backend}-{self.transport}-{kind}.json").write_text(
+            json.dumps(attrs.asdict(self), indent=1) + "\n"
+        )
 
 
 def saved(folder: Path) -> list[Run]:
-    """Return the runs that were kept."""
-    return [Run(**json.loads(path.read_text())) for path in sorted(folder.glob("*.json"))]
+    """Return of each backend and transport the full run that was kept, or else the quick one."""
+    runs = [Run(**json.loads(path.read_text())) for path in sorted(folder.glob("*.json"), reverse=True)]
+    # The full ones come first when sorted by name, and so last here: they win.
+    return [*reversed({(run.backend, run.transport): run for run in runs}.values())]
 
 
 def page(runs: list[Run]) -> str:

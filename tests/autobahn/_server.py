@@ -46,13 +46,16 @@ def fuzzing_server(wstest: str, cases: Sequence[str], folder: Path) -> Iterator[
     specification.write_text(json.dumps({**options, "exclude-cases": [], "exclude-agent-cases": {}}))
     command = [wstest, "--mode", "fuzzingserver", "--webport", "0", "--spec", str(specification)]
     env = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    output = folder / "wstest.log"
     with (
-        (folder / "wstest.log").open("wb") as log,
+        output.open("wb") as log,
         subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=env) as process,
     ):
         try:
             yield FuzzingServer(url, folder)
         finally:
+            if process.poll() is not None:
+                print(f"!!!!! THE SERVER HAS ENDED BY ITSELF, AND SAYS !!!!!\n{output.read_text()}")
             process.kill()
 
 

@@ -17,17 +17,11 @@ _FIRST_MESSAGE: Final = (
 _WHOLE_TEXT: Final = "whether a text is UTF-8 is looked at when it is whole: RFC 6455 leaves open how soon"
 _NO_DEFLATE: Final = "trio-websocket does not do permessage-deflate, and asking for it is a ConfigurationError"
 
+_BATCHED: Final = tuple((cases, "NON-STRICT", _FIRST_MESSAGE) for cases in ("3.[234]", "4.[12].[345]", "5.15"))
+
 ALLOWED: Final[Mapping[str, tuple[tuple[str, str, str], ...]]] = {
-    "stream": (
-        ("3.[234]", "NON-STRICT", _FIRST_MESSAGE),
-        ("4.[12].[345]", "NON-STRICT", _FIRST_MESSAGE),
-        ("5.15", "NON-STRICT", _FIRST_MESSAGE),
-        ("6.4.[1234]", "NON-STRICT", _WHOLE_TEXT),
-    ),
-    "trio-websocket": (
-        ("12.*", "UNIMPLEMENTED", _NO_DEFLATE),
-        ("13.*", "UNIMPLEMENTED", _NO_DEFLATE),
-    ),
+    "stream": (*_BATCHED, ("6.4.[1234]", "NON-STRICT", _WHOLE_TEXT)),
+    "trio-websocket": (*_BATCHED, *((cases, "UNIMPLEMENTED", _NO_DEFLATE) for cases in ("12.*", "13.*"))),
 }
 """By transport: which cases may be what else, and why. What is in no list here is a failure."""
 
