@@ -49,6 +49,24 @@ def test_endless_empty_fragments_take_no_memory() -> None:
     assert connection.loss.code == 1009
 
 
+def test_tiny_fragments_take_no_more_memory_than_their_message() -> None:
+    """However many there are, up to the limit of its size."""
+    connection = protocol(max_message_size=20_000)
+    connection.feed(wire(Opcode.TEXT, fin=False))
+    tiny = wire(Opcode.CONT, b"x", fin=False) * 1000
+    tracemalloc.start()
+    try:
+        for _ in range(20):
+            assert connection.feed(tiny) == []
+        assert tracemalloc.get_traced_memory()[0] < 100_000
+    finally:
+        tracemalloc.stop()
+    assert connection.loss is None
+    connection.feed(wire(Opcode.CONT, b"x", fin=False))
+    assert connection.loss is not None
+    assert connection.loss.code == 1009
+
+
 def test_pongs_for_a_peer_that_does_not_read_are_bounded() -> None:
     """The newest are kept; they go out before what else waits."""
     connection = protocol()
