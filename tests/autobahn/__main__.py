@@ -2,7 +2,8 @@
 
     nox -s autobahn                                   # a quick set of some 270 cases, on asyncio and on trio
     nox -s autobahn -- --full                         # all 517: some 20 minutes for each backend
-    nox -s autobahn -- --full --write                 # writes docs/autobahn.md, of the last runs of each backend
+    nox -s autobahn -- --most                         # all but large compressed messages: a few minutes
+    nox -s autobahn -- --full --write                 # writes docs/autobahn.md, of the widest runs of each backend
     nox -s autobahn -- --transport trio-websocket     # the other transport, on trio
     nox -s autobahn -- --cases 7.* --backend trio     # some cases
 
@@ -28,12 +29,14 @@ import anyio
 
 from tests.autobahn._page import Run, page, saved
 from tests.autobahn._peer import ECHOES, run_cases, wrongly
-from tests.autobahn._server import FULL, QUICK, FuzzingServer, fuzzing_server
+from tests.autobahn._server import FULL, MOST, QUICK, FuzzingServer, fuzzing_server
 from tests.autobahn._verdict import by_reason
 
 ROOT = Path(__file__).parents[2]
 KEPT = ROOT / ".reports" / "autobahn"
 PAGE = ROOT / "docs" / "autobahn.md"
+ABOUT = {"quick": "the default", "most": "all but large compressed messages", "full": "all cases"}
+SETS = {"quick": QUICK, "most": MOST, "full": FULL}
 RED = 3
 """The exit code for a failed case: one that nothing else has."""
 
@@ -42,13 +45,13 @@ def main() -> int:
     options = command_line()
     logging.getLogger("hypersockets").setLevel(logging.ERROR)  # losses are what it is all about
     backends = ["trio"] if options.transport == "trio-websocket" else options.backend.split(",")
-    cases = options.cases.split(",") if options.cases else FULL if options.full else QUICK
+    cases = options.cases.split(",") if options.cases else SETS[options.set]
     failed = 0
     with fuzzing_server(options.wstest, cases, KEPT / "report") as server:
         for backend in backends:
             run = measured(server, backend, options)
             failed += tell(run)
-            if not options.cases and not options.wrong:
+            if options.peer == "client" and not options.wrong:
                 run.save(KEPT)
     if options.write:
         PAGE.write_text(page(saved(KEPT)))
@@ -58,7 +61,9 @@ def main() -> int:
 def command_line() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     which = parser.add_mutually_exclusive_group()
-    which.add_argument("--full", action="store_true", help="all cases")
+    parser.set_defaults(set="quick")
+    for name in SETS:
+        which.add_argument(f"--{name}", dest="set", action="store_const", const=name, help=ABOUT[name])
     which.add_argument("--cases", default="", help="these, such as 7.*,9.1.1")
     parser.add_argument("--backend", default="asyncio,trio", help="one, or several with commas between")
     parser.add_argument("--transport", default="stream", choices=["stream", "trio-websocket"])
@@ -69,8 +74,8 @@ def command_line() -> argparse.Namespace:
     parser.add_argument("--wrong", action="store_true", help="answer texts wrongly, to see that this is found out")
     parser.add_argument("--write", action="store_true", help="write docs/autobahn.md")
     options = parser.parse_args()
-    if options.write and (options.cases or options.wrong):
-        parser.error("--write needs all cases or the quick set, and right answers")
+    if options.write and options.wrong:
+        parser.error("--write needs right answers")
     if options.peer == "transport" and (options.transport != "stream" or options.wrong):
         parser.error("--peer transport is the transport `stream`, and answers rightly")
     return options
@@ -92,7 +97,6 @@ def measured(server: FuzzingServer, backend: str, options: argparse.Namespace) -
     return Run(
         backend=backend,
         transport=options.transport,
-        is_full=options.full,
         command=f"python -m tests.autobahn {' '.join(map(str, shown(options, backend)))}",
         date=datetime.now(timezone.utc).strftime("%Y-%m-%d"),
         seconds=seconds,
@@ -105,7 +109,7 @@ def measured(server: FuzzingServer, backend: str, options: argparse.Namespace) -
 
 def shown(options: argparse.Namespace, backend: str) -> list[str]:
     """Return the arguments that do this again."""
-    what = ["--full"] if options.full else ["--cases", options.cases] if options.cases else []
+    what = ["--cases", options.cases] if options.cases else [f"--{options.set}"]
     where = ["--transport", options.transport] if options.transport != "stream" else ["--backend", backend]
     return [*what, *where, *(["--peer", options.peer] if options.peer != "client" else [])]
 

@@ -9,6 +9,7 @@ from typing import Final
 
 import attrs
 
+from tests.autobahn._server import TOTAL
 from tests.autobahn._verdict import Finding, by_reason, findings
 
 _HEAD: Final = """# Conformance: Autobahn|Testsuite
@@ -34,12 +35,10 @@ _SECTIONS: Final = {
 
 @attrs.frozen(kw_only=True)
 class Run:
-    """All cases, gone through once."""
+    """Some cases or all, gone through once."""
 
     backend: str
     transport: str
-    is_full: bool
-    """Whether it had all cases, not the quick set."""
     command: str
     date: str
     seconds: float
@@ -52,19 +51,20 @@ class Run:
         return findings(self.report, self.transport)
 
     def save(self, folder: Path) -> None:
-        """Keep it, in place of the last one of its kind."""
-        folder.mkdir(parents=True, exist_ok=True)
-        kind = "full" if self.is_full else "quick"
-        (folder / f"{self.backend}-{self.transport}-{kind}.json").write_text(
-            json.dumps(attrs.asdict(self), indent=1) + "\n"
-        )
+        """Keep it, unless one of more cases is kept for this backend and transport."""
+        path = folder / f"{self.backend}-{self.transport}.json"
+        if not path.exists() or len(_load(path).report) <= len(self.report):
+            folder.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(attrs.asdict(self), indent=1) + "\n")
 
 
 def saved(folder: Path) -> list[Run]:
-    """Return of each backend and transport the full run that was kept, or else the quick one."""
-    runs = [Run(**json.loads(path.read_text())) for path in sorted(folder.glob("*.json"), reverse=True)]
-    # The full ones come first when sorted by name, and so last here: they win.
-    return [*reversed({(run.backend, run.transport): run for run in runs}.values())]
+    """Return the runs that were kept."""
+    return [_load(path) for path in sorted(folder.glob("*.json"))]
+
+
+def _load(path: Path) -> Run:
+    return Run(**json.loads(path.read_text()))
 
 
 def page(runs: list[Run]) -> str:
@@ -78,7 +78,7 @@ def _of(run: Run) -> str:
     lines = [
         f"## {run.backend}, transport `{run.transport}`",
         "",
-        f"`{run.command}`, {run.date}, {run.seconds:.0f} s; {versions}.",
+        f"{len(found)} of the suite's {TOTAL} cases: `{run.command}`, {run.date}, {run.seconds:.0f} s; {versions}.",
         "",
         "| section | cases | OK | non-strict | informational | not implemented | failed |",
         "|---|---|---|---|---|---|---|",
