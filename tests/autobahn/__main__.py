@@ -100,7 +100,7 @@ def measured(server: FuzzingServer, backend: str, options: argparse.Namespace) -
         command=f"python -m tests.autobahn {' '.join(map(str, shown(options, backend)))}",
         date=datetime.now(timezone.utc).strftime("%Y-%m-%d"),
         seconds=seconds,
-        versions=versions(options.wstest, backend),
+        versions=versions(options.wstest, backend, options.transport),
         report={
             case: {key: str(found[key]) for key in ("behavior", "behaviorClose")} for case, found in report.items()
         },
@@ -114,9 +114,10 @@ def shown(options: argparse.Namespace, backend: str) -> list[str]:
     return [*what, *where, *(["--peer", options.peer] if options.peer != "client" else [])]
 
 
-def versions(wstest: str, backend: str) -> dict[str, str]:
+def versions(wstest: str, backend: str, transport: str) -> dict[str, str]:
     """Return the versions of all that took part."""
-    ours = ["hypersockets", "websockets", "anyio", *(["trio", "trio-websocket"] if backend == "trio" else [])]
+    wire = "websockets" if transport == "stream" else transport
+    ours = ["hypersockets", wire, "anyio", *(["trio"] if backend == "trio" else [])]
     told = subprocess.run([wstest, "--autobahnversion"], capture_output=True, text=True, check=True).stdout
     return {"Python": platform.python_version(), **{name: version(name) for name in ours}, "wstest": told.split()[-1]}
 

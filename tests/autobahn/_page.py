@@ -14,9 +14,11 @@ from tests.autobahn._verdict import Finding, by_reason, findings
 
 _HEAD: Final = """# Conformance: Autobahn|Testsuite
 
-What its fuzzing server says of this client, written by the commands named below. A case is *OK*, *non-strict* (right, but
-not as early as it could be), *informational* (the specification asks for nothing in particular) or *failed*. Sections 1 to 7 and 10
-are about frames, text and closing, 9 about large messages and ones of many fragments, 12 and 13 about permessage-deflate.
+What its fuzzing server says of this client (all of it, as users run it), written by the commands named below; they need
+Python 2.7 for the server, and `nox -s autobahn -- …` takes the same arguments. A case is *OK*, *non-strict* (right, but
+not as early as it could be), *informational* (the specification asks for nothing in particular), *not implemented* or
+*failed*. What is not OK and does not fail has its reason below the table. Sections 12 and 13 are about permessage-deflate;
+in the others every frame that can goes through the fast lane.
 """
 _SECTIONS: Final = {
     1: "Framing",
@@ -69,7 +71,7 @@ def _load(path: Path) -> Run:
 
 def page(runs: list[Run]) -> str:
     """Return the page."""
-    return "\n".join([_HEAD, *(_of(run) for run in runs)])
+    return "\n".join([_HEAD, *map(_of, runs)])
 
 
 def _of(run: Run) -> str:
@@ -86,7 +88,9 @@ def _of(run: Run) -> str:
     for section in dict.fromkeys(each.section for each in found):
         title = f"{section} {_SECTIONS.get(section, '')}".strip()
         lines.append(_row(title, [each for each in found if each.section == section]))
-    lines += [_row("**all**", found), ""]
+    lines.append(_row("**all**", found))
+    if any(each.allowed or each.has_failed for each in found):
+        lines.append("")
     lines += [f"- {', '.join(map(str, allowed))}: {reason}." for reason, allowed in by_reason(found)]
     lines += [f"- **{each}**: failed." for each in found if each.has_failed]
     return "\n".join(lines) + "\n"
