@@ -30,7 +30,7 @@ import anyio
 from tests.autobahn._page import Run, page, saved
 from tests.autobahn._peer import ECHOES, run_cases, wrongly
 from tests.autobahn._server import FULL, MOST, QUICK, FuzzingServer, fuzzing_server
-from tests.autobahn._verdict import by_reason
+from tests.autobahn._verdict import by_reason, in_short
 
 ROOT = Path(__file__).parents[2]
 KEPT = ROOT / ".reports" / "autobahn"
@@ -126,7 +126,7 @@ def tell(run: Run) -> int:
     """Print what was found; return how many cases have failed."""
     found = run.found
     for reason, allowed in by_reason(found):
-        print(f"{', '.join(map(str, allowed))}: {reason}")
+        print(f"{in_short(allowed)}: {reason}")
     failed = [each for each in found if each.has_failed]
     for each in failed:
         print(f"!!!!! {each} !!!!!")

@@ -10,7 +10,7 @@ from typing import Final
 import attrs
 
 from tests.autobahn._server import TOTAL
-from tests.autobahn._verdict import Finding, by_reason, findings
+from tests.autobahn._verdict import Finding, by_reason, findings, in_short
 
 _HEAD: Final = """# Conformance: Autobahn|Testsuite
 
@@ -91,7 +91,7 @@ def _of(run: Run) -> str:
     lines.append(_row("**all**", found))
     if any(each.allowed or each.has_failed for each in found):
         lines.append("")
-    lines += [f"- {', '.join(map(str, allowed))}: {reason}." for reason, allowed in by_reason(found)]
+    lines += [f"- {in_short(allowed)}: {reason}." for reason, allowed in by_reason(found)]
     lines += [f"- **{each}**: failed." for each in found if each.has_failed]
     return "\n".join(lines) + "\n"
 

@@ -79,3 +79,12 @@ def by_reason(found: list[Finding]) -> Iterator[tuple[str, list[Finding]]]:
     """Yield each reason for which something was allowed, with what."""
     for reason in dict.fromkeys(each.allowed for each in found if each.allowed):
         yield reason, [each for each in found if each.allowed == reason]
+
+
+def in_short(allowed: list[Finding]) -> str:
+    """Return one line about findings of one kind: their cases, or, if there are many, their sections."""
+    what = allowed[0].behavior
+    if len(allowed) <= 20:
+        return f"{', '.join(each.case for each in allowed)} {what}"
+    sections = dict.fromkeys(str(each.section) for each in allowed)
+    return f"{len(allowed)} cases of {', '.join(sections)} {what}"

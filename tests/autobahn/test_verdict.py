@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.autobahn._page import Run, page, saved
-from tests.autobahn._verdict import ALLOWED, Finding, by_reason, findings
+from tests.autobahn._verdict import ALLOWED, Finding, by_reason, findings, in_short
 
 
 def found(case: str, behavior: str, closing: str = "OK", *, transport: str = "stream") -> Finding:
@@ -58,6 +58,18 @@ def test_each_reason_is_said_once_with_all_its_cases_in_their_order() -> None:
     together = findings(report, "stream")
     assert [each.case for each in together] == ["5.15", "6.4.1", "6.4.2", "9.1.1", "10.1.1"]
     assert [[each.case for each in allowed] for _, allowed in by_reason(together)] == [["5.15"], ["6.4.1", "6.4.2"]]
+
+
+def test_many_of_one_kind_are_counted() -> None:
+    """One by one only as long as that can be read."""
+    few = [found(f"6.4.{number}", "NON-STRICT") for number in (1, 2)]
+    many = [
+        found(f"{section}.1.{n}", "UNIMPLEMENTED", transport="trio-websocket")
+        for section in (12, 13)
+        for n in range(18)
+    ]
+    assert in_short(few) == "6.4.1, 6.4.2 NON-STRICT"
+    assert in_short(many) == "36 cases of 12, 13 UNIMPLEMENTED"
 
 
 def run(**fields: Any) -> Run:
