@@ -16,7 +16,8 @@ def mask_url(url: object) -> str:
     """Return the URL without user info, query and fragment: ``wss://***@host/path?***``.
 
     Works on anything. Where the user info of a malformed URL ends is anybody's guess (``wss://user:p/w@host``,
-    ``wss://user:p@s/w@host``), so there nothing is shown that stands before an ``@``, nor after a ``?`` or ``#``.
+    ``wss://user:p@s/w@host``), so there nothing is shown that stands before an ``@``, nor after a ``?`` or ``#``; nor
+    where one URL stands behind another (``wss://host/,wss://user:pw@host``: two ``Location`` headers make that).
     """
     if not isinstance(url, str):
         return type(url).__name__
@@ -25,7 +26,7 @@ def mask_url(url: object) -> str:
     head, mark, tail = _cut(url[len(scheme) :])
     authority, slash, path = head.partition("/")
     _, at, host = authority.rpartition("@")
-    if match and _HOST.fullmatch(host) and not (at and "@" in path + tail):
+    if match and _HOST.fullmatch(host) and not ("@" in path + tail and (at or "://" in path)):
         shown = host + slash + path
     elif "@" in tail:
         return mask_text(scheme) + _MASK

@@ -72,6 +72,16 @@ def test_nothing_before_the_last_at_is_shown(scheme: str, before: str, after: st
     assert shown.isprintable()
 
 
+@pytest.mark.parametrize("first", ["wss://one.test/", "wss://one.test/,", "wss://one.test:1/a, ", "wss://one.test/#"])
+@pytest.mark.parametrize("scheme", ["wss://", "HTTP://"])
+def test_of_several_urls_in_one_no_user_info_is_shown(first: str, scheme: str) -> None:
+    """As two ``Location`` headers make one, joined by a comma, or a list of URLs given as one string."""
+    shown = mask_url(f"{first}{scheme}alice:{SECRET}@two.test/")
+    assert SECRET not in shown
+    assert "alice" not in shown
+    assert mask_url("wss://one.test/@handle") == "wss://one.test/@handle"
+
+
 @given(st.text(max_size=30), st.text(alphabet="@:/?#[]a ", max_size=12))
 def test_query_is_never_shown(head: str, tail: str) -> None:
     """Nothing that follows the first question mark is shown, and masking twice changes nothing."""
