@@ -54,7 +54,9 @@ def run(target: Target, seed: int, executions: int) -> Outcome:
             try:
                 target.check_all(islice(inputs, _BATCH), kinds)
             except Found as found:
-                failing, why = shrink(target, found.data)
+                failing = found.data
+    if failing is not None:  # not above: what fails again would have the first failure as its context
+        failing, why = shrink(target, failing)
     return Outcome(kinds.total(), time.perf_counter() - started, kinds, failing, why)
 
 
