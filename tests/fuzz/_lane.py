@@ -5,6 +5,9 @@ same, and have the same bytes to send; they end at the same piece, for the same 
 stream cut in other ways: what comes of it in the end does not depend on that. One execution is one stream, cut in one
 way. Where compression was negotiated there is no lane; there the same bytes fed in one go must give the same.
 
+Both share what makes messages of frames; so of some streams the messages are also made here, out of the frames of the
+``websockets`` core, by the shortest code that does it.
+
 An input: a byte of settings, a byte for how many cuttings there are, of each a byte for how many cuts it has and two
 for each of these, and the stream.
 """
@@ -19,7 +22,7 @@ from typing import Any
 
 from websockets.client import ClientProtocol
 from websockets.extensions.permessage_deflate import PerMessageDeflate
-from websockets.frames import apply_mask  # type: ignore[attr-defined]  # in C where the wheel has it
+from websockets.frames import Frame, apply_mask  # type: ignore[attr-defined]  # in C where the wheel has it
 from websockets.streams import StreamReader
 
 from hypersockets._handshake import new_core
@@ -39,6 +42,8 @@ BYTES, LAZY, CLOSING, SKIPPING, DEFLATE = 0x08, 0x10, 0x20, 0x40, 0x80
 away what comes; compression was negotiated."""
 BYTEWISE = 15
 """As the number of cuts: between all bytes."""
+TRULY = 0x04
+"""In the byte for the cuttings: the messages are made here too."""
 NEWEST = 16
 """How many pongs wait at most, if they are not taken."""
 
@@ -119,6 +124,8 @@ def check(data: bytes) -> tuple[str, int]:
         _forget(fast)
         if settings & CLOSING:  # when that is depends on the cutting
             cuttings.clear()
+    if data[1] & TRULY and not settings & CLOSING:
+        _compare_with_frames(settings, data[start:], messages, core)
     for bounds in cuttings:
         again = _protocol(settings, lane=True)
         given, said = _replay(again, settings, _pieces(data, bounds))
@@ -216,6 +223,37 @@ def _compare_written(fast: StreamProtocol, core: StreamProtocol, written: list[t
     written += given
 
 
+def _compare_with_frames(settings: int, stream: bytes, messages: list[str | bytes], protocol: StreamProtocol) -> None:
+    """Make the messages of a stream out of its frames (RFC 6455 sections 5.4 and 8.1), and see that they are these."""
+    limit = LIMITS[settings & 7]
+    core = _core(limit, bool(settings & DEFLATE))
+    core.receive_data(stream)
+    wanted: list[str | bytes] = []
+    parts, is_text, code = b"", False, 0
+    for frame in core.events_received():
+        assert isinstance(frame, Frame)
+        if frame.opcode >= 8:
+            continue
+        is_text = frame.opcode == 1 if frame.opcode else is_text
+        parts += frame.data
+        if limit is not None and len(parts) > limit:
+            code = 1009
+            break
+        if frame.fin:
+            try:
+                wanted.append(parts.decode() if is_text and not settings & BYTES else parts)
+            except UnicodeDecodeError:
+                code = 1007
+                break
+            parts = b""
+    end = core.close_rcvd or core.close_sent
+    code = code or (end.code if end else 0)
+    vars(core).clear()
+    assert protocol.loss is not None
+    if wanted != messages or code != (protocol.loss.code or 0):
+        raise Deviation(f"gave {messages!r} and {protocol.loss!r}; the frames are {wanted!r} and {code}")
+
+
 def _outcome(protocol: StreamProtocol, messages: int) -> str:
     loss = protocol.loss
     assert loss is not None
@@ -246,7 +284,8 @@ def inputs(rng: random.Random) -> Iterator[bytes]:
                     for _ in range(1 + int(draw() * draw() * 3)):
                         data = mutate(data, rng, frames)
                 ways = 1 if settings & CLOSING else 4
-                head = bytes((settings, ways - 1)) + b"".join([_cutting(draw, len(data)) for _ in range(ways)])
+                truly = (draw() < 0.2) * TRULY
+                head = bytes((settings, ways - 1 | truly)) + b"".join([_cutting(draw, len(data)) for _ in range(ways)])
                 yield head + data
 
 
