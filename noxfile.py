@@ -292,6 +292,14 @@ def autobahn(session: nox.Session) -> None:
     # The gate can fail: an answer that is not what was sent is found out.
     session.run(*command, "--cases=1.1.2", "--wrong", success_codes=[3], silent=True)
     session.run(*command, *session.posargs)
+@nox.session(python=NEWEST, default=False)
+def fuzz(session: nox.Session) -> None:
+    """Fuzz framing, session and handshake; try `-- --target lane --executions 1000000 --processes 2`, `-- --help`."""
+    install(session, "test")
+    if "atheris" in " ".join(session.posargs):
+        # Not on every system; the command says loudly when it is missing.
+        session.run("python", "-m", "pip", "install", "-q", "--only-binary=:all:", "atheris", success_codes=[0, 1])
+    session.run("python", "-m", "tests.fuzz", *session.posargs)
 
 
 # --- how ----------------------------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """Fuzz from the command line: ``python -m tests.fuzz --target lane --executions 1000000``.
 
 Prints how many inputs were checked, how fast, and what came of them. An input that fails is made small and printed as
-a Python literal, to be kept in ``tests/fuzz/kept/``; then the exit code is 1.
+a Python literal, to be kept in ``tests/fuzz/_kept.py``; then the exit code is 1.
 """
 
 from __future__ import annotations

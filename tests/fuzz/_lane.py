@@ -230,16 +230,16 @@ def _compare_with_frames(settings: int, stream: bytes, messages: list[str | byte
     core.receive_data(stream)
     wanted: list[str | bytes] = []
     parts, is_text, code = b"", False, 0
-    for frame in core.events_received():
-        assert isinstance(frame, Frame)
-        if frame.opcode >= 8:
+    for each in core.events_received():
+        assert isinstance(each, Frame)
+        if each.opcode >= 8:
             continue
-        is_text = frame.opcode == 1 if frame.opcode else is_text
-        parts += frame.data
+        is_text = each.opcode == 1 if each.opcode else is_text
+        parts += each.data
         if limit is not None and len(parts) > limit:
             code = 1009
             break
-        if frame.fin:
+        if each.fin:
             try:
                 wanted.append(parts.decode() if is_text and not settings & BYTES else parts)
             except UnicodeDecodeError:

@@ -6,6 +6,7 @@ stands there, once.
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import shutil
@@ -121,8 +122,8 @@ BUGS = (
 )
 
 
-def find(bug: Bug, executions: int, seed: int) -> int | None:
-    """Plant a bug, fuzz, and return after how many executions it was found."""
+def find(bug: Bug, executions: int, seed: int) -> tuple[int, bytes] | None:
+    """Plant a bug, fuzz, and return after how many executions it was found, and by which input."""
     with tempfile.TemporaryDirectory() as folder:
         for name in ("hypersockets", "tests"):
             shutil.copytree(ROOT / name, Path(folder) / name, ignore=shutil.ignore_patterns("__pycache__", "test_*"))
@@ -134,18 +135,20 @@ def find(bug: Bug, executions: int, seed: int) -> int | None:
         command = [sys.executable, "-m", "tests.fuzz", *arguments]
         env = {**os.environ, "PYTHONPATH": folder}
         done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False)
-    found = re.search(r"FAILS after ([\d,]+) executions", done.stdout)
+    found = re.search(r"FAILS after ([\d,]+) executions with\n  (b.*)\n", done.stdout)
     assert found or done.returncode == 0, done.stderr
-    return int(found[1].replace(",", "")) if found else None
+    return (int(found[1].replace(",", "")), ast.literal_eval(found[2])) if found else None
 
 
 def main() -> int:
-    """Plant all; print when each was found; return 1 if one was not."""
+    """Plant all; print when each was found, and by what; return 1 if one was not."""
     missed = 0
     for bug in BUGS:
-        after = find(bug, {"lane": 200_000}.get(bug.target, 20_000), 1)
-        missed += after is None
-        print(f"{bug.target:8} {'NOT FOUND' if after is None else f'after {after:,}':>12}  {bug.what}", flush=True)
+        found = find(bug, {"lane": 200_000}.get(bug.target, 20_000), 1)
+        missed += found is None
+        print(f"{bug.target:8} {f'after {found[0]:,}' if found else 'NOT FOUND':>12}  {bug.what}", flush=True)
+        if found:
+            print(f"{'':22} {found[1]!r}", flush=True)
     return int(missed > 0)
 
 
