@@ -104,8 +104,8 @@ def test_a_run_stops_at_the_first_that_fails() -> None:
     assert done.why == "ValueError: another one"
 
 
-def test_the_command(tmp_path) -> None:
-    """It prints executions, speed and outcomes, shares the work among processes, and writes nothing."""
+def test_the_command() -> None:
+    """It prints executions, speed and outcomes, and shares the work among processes."""
     arguments = ["--target", "lane", "--executions", "3000", "--processes", "2"]
     done = subprocess.run(
         [sys.executable, "-m", "tests.fuzz", *arguments],

@@ -5,8 +5,7 @@ from __future__ import annotations
 import random
 import struct
 import zlib
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
 
 __all__ = ["deflated", "frame", "make_frames"]
 
@@ -162,8 +161,7 @@ MAKERS: tuple[tuple[Maker, int], ...] = (
 )
 
 
-def make_frames(rng: random.Random, count: int, more: Sequence[tuple[Maker, int]] = ()) -> list[bytes]:
+def make_frames(rng: random.Random, count: int) -> list[bytes]:
     """Return so many pieces of streams, of every kind."""
-    kinds: list[Any] = [*MAKERS, *more]
-    makers = rng.choices([maker for maker, _ in kinds], [weight for _, weight in kinds], k=count)
+    makers = rng.choices([maker for maker, _ in MAKERS], [weight for _, weight in MAKERS], k=count)
     return [maker(rng) for maker in makers]

@@ -24,6 +24,7 @@ from typing import Any
 
 import anyio
 import anyio.abc
+import anyio.lowlevel
 from websockets.frames import Frame, Opcode
 from websockets.protocol import State
 from websockets.server import ServerProtocol
@@ -83,7 +84,7 @@ class Server(anyio.abc.ByteStream):
         if self.stalls:
             await anyio.sleep_forever()
         self.sent += item
-        if item[-8:-7] == b"\x88" or b"\x88\x82" in item:
+        if has_close(item):
             self.close_sent.set()
 
     async def receive(self, max_bytes: int = 65536) -> bytes:
@@ -109,6 +110,16 @@ class Server(anyio.abc.ByteStream):
     async def aclose(self) -> None:
         self.is_closed = True
         await anyio.lowlevel.checkpoint()
+
+
+def has_close(data: bytes) -> bool:
+    """Tell whether there is a close frame among these whole frames of a client's, all of them short."""
+    at = 0
+    while at < len(data):
+        if data[at] == 0x88:
+            return True
+        at += 6 + (data[at + 1] & 0x7F)
+    return False
 
 
 class Consumers:

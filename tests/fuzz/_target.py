@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
-__all__ = ["Deviation", "Found", "Target", "chances"]
+__all__ = ["Deviation", "Found", "Target"]
 
 
 class Deviation(AssertionError):
@@ -30,10 +30,3 @@ class Found(Exception):
     def __init__(self, data: bytes) -> None:
         super().__init__(data)
         self.data = data
-
-
-def chances(rng: random.Random, most: int) -> Iterator[int]:
-    """Yield numbers from 0 to ``most`` - 1 for ever; cheaper than ``randrange``."""
-    draw = rng.random
-    while True:
-        yield int(draw() * most)

@@ -18,6 +18,7 @@ from typing import Any
 
 import anyio
 import anyio.abc
+import anyio.lowlevel
 from websockets.utils import accept_key
 
 import hypersockets as hs
