@@ -17,7 +17,7 @@ from tests.fuzz._shrink import failure, shrink
 from tests.fuzz._target import Deviation, Found, Target
 from tests.fuzz._targets import TARGETS
 
-SOME = {"lane": 20_000, "session": 200, "upgrade": 2_000}
+SOME = {"lane": 10_000, "session": 500, "upgrade": 2_000}
 REACHED = {
     "lane": (
         "messages, then the end",
