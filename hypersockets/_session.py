@@ -15,6 +15,7 @@ from typing import Any
 
 import anyio
 import attrs
+from anyio.lowlevel import checkpoint_if_cancelled
 
 from ._asking import ask_clocks, ask_url, make_request
 from ._bell import Bell, Flag
@@ -254,6 +255,7 @@ class Session:
     async def _restore(self, transport: Transport, wire: Wire) -> None:
         """Do, in this order, what must come before ready."""
         config, core = self._config, self._core
+        await checkpoint_if_cancelled()  # it may have been ended as its connection opened
         if config.auth is not None:
             self._move(ConnectionState.AUTHENTICATING)
             headers = getattr(transport, "response_headers", {})
@@ -267,6 +269,7 @@ class Session:
             if self._inbox.end is not None:
                 raise self._inbox.end
         clocks = await ask_clocks(config)
+        await checkpoint_if_cancelled()  # or as the verdict came
         self._room.foresee(clocks.beats(anyio.current_time()))
         self._dispatch.start()
         if len(core.subscriptions):
