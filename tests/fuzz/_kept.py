@@ -91,4 +91,14 @@ KEPT = (
         "two Location headers make one URL with another behind it, whose password was shown",
         b"\x00\xffHTTP/1.1 308 x\r\nLocation: ws://x.test/\r\nLocation: ws://alice:{secret}@other.test/\r\n\r\n",
     ),
+    Kept(
+        "session",
+        "a client that is left as its connection opens makes an illegal move",
+        b"g\x98\x0fHTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {accept}\r\n\r\n\x81\x02\x00\x00\x81\r"
+        + bytes(13)
+        + b"\x81\x18"
+        + bytes(25)
+        + b"5"
+        + bytes(277),
+    ),
 )
