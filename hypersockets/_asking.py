@@ -52,6 +52,7 @@ async def make_request(config: ClientConfig, url: str, *, on_activity: Callable[
         compression=config.compression,
         max_message_size=config.max_message_size,
         decode_text=config.decode_text,
+        must_stay=config.auth is not None,
         open_timeout=config.open_timeout,
         on_activity=on_activity,
     )

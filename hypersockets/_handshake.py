@@ -60,7 +60,7 @@ __all__ = [
 MAX_REDIRECTS = 5
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _SCHEMES = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
-_ONLY_HERE = frozenset({"authorization", "cookie", "host", "proxy-authorization"})  # not for another origin's eyes
+_FOR_ANYBODY = frozenset({"accept-language", "origin", "user-agent"})  # any other header may be a credential
 _NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?")
 _READ_SIZE = 65536
 
@@ -306,8 +306,15 @@ def redirected(request: OpenRequest, response: Response) -> OpenRequest | None:
         if user and there.username is None:
             url = url.replace("://", f"://{user}@", 1)
         return attrs.evolve(request, url=url)
-    headers = {name: value for name, value in request.headers.items() if name.lower() not in _ONLY_HERE}
+    if request.must_stay and not _is_same_host(here, there):
+        raise rejection(request, response, f", to another host, {mask_url(url)}, which auth is not meant for")
+    headers = {name: value for name, value in request.headers.items() if name.lower() in _FOR_ANYBODY}
     return attrs.evolve(request, url=url, headers=headers)
+
+
+def _is_same_host(here: WebSocketURI, there: WebSocketURI) -> bool:
+    """Tell whether both are served by the same host: at the same port, or there in TLS at its own port."""
+    return here.host == there.host and (here.port == there.port or (here.port, there.port) == (80, 443))
 
 
 async def open_within(

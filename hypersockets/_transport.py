@@ -52,6 +52,8 @@ class OpenRequest:
     """In bytes, after decompression; a larger message fails the connection with 1009. ``None``: no limit."""
     decode_text: bool = True
     """``False``: text messages are given as ``bytes``, neither decoded nor checked."""
+    must_stay: bool = False
+    """``True``: a redirect to another host is refused, for secrets will be sent that are not meant for it."""
     open_timeout: float = 10.0
     """Seconds for everything until the handshake is over. The session enforces it too."""
     on_activity: Callable[[], None] = attrs.field(default=_nothing, repr=False)

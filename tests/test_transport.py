@@ -24,6 +24,7 @@ def test_defaults() -> None:
         "compression": None,
         "max_message_size": 16 * 2**20,
         "decode_text": True,
+        "must_stay": False,
         "open_timeout": 10.0,
         "on_activity": request.on_activity,
     }
