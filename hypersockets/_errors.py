@@ -92,7 +92,7 @@ class HandshakeRejectedError(ConnectError):
 
     Attributes:
         status: HTTP status code.
-        headers: The response's headers, names in lower case.
+        headers: The response's headers, names in lower case: the first 16 KiB of them.
         retry_after: What ``Retry-After`` asked for, in seconds, or ``None``.
         epoch: How many sessions had been ready before this attempt; 0 on a first connection.
     """

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from typing import TypeVar
@@ -61,6 +61,7 @@ MAX_REDIRECTS = 5
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _SCHEMES = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
 _FOR_ANYBODY = frozenset({"accept-language", "origin", "user-agent"})  # any other header may be a credential
+_KEPT = 16384  # characters of a refusal's headers: the events keep their errors, and there may be 1 MiB of these
 _NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?")
 _READ_SIZE = 65536
 
@@ -258,10 +259,22 @@ def rejection(request: OpenRequest, response: Response, why: str = "") -> Handsh
     return HandshakeRejectedError(
         f"{mask_url(request.url)} refused the handshake: HTTP {phrase}{why}",
         status=response.status_code,
-        headers=headers,
+        headers=_beginning(headers),
         retry_after=parse_retry_after(headers.get("retry-after", "")),
         retryable=not why,
     )
+
+
+def _beginning(headers: Mapping[str, str]) -> dict[str, str]:
+    """Return as many of the headers as fit into :data:`_KEPT` characters."""
+    kept: dict[str, str] = {}
+    room = _KEPT
+    for name, value in headers.items():
+        room -= len(name) + len(value)
+        if room < 0:
+            break
+        kept[name] = value
+    return kept
 
 
 def parse_retry_after(text: str) -> float | None:
