@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Hashable
+from hashlib import blake2b
 from typing import Any, Final
 
 import attrs
@@ -15,6 +17,12 @@ __all__ = ["REPEAT", "Tracker"]
 
 REPEAT: Final = object()
 """Instead of a route key: the message was handled already."""
+LARGEST: Final = 1024
+"""Bytes of the largest key of a sequence, and of the largest text remembered as it is: a server chooses both."""
+_FARTHEST: Final = 2**1024
+"""Beyond every number of a sequence."""
+_SHORT: Final = 128
+"""Characters of a key that needs no weighing, whatever they are."""
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -44,10 +52,11 @@ class Tracker:
 
         Raises:
             TypeError: ``sequence`` gave neither ``None`` nor a hashable key and a whole number.
+            ValueError: It gave a key or a number that is too large to be kept for thousands of keys.
             BaseException: What the user's functions raise.
         """
         numbered = None if self.sequence is None else _checked(self.sequence(message))
-        identity = numbered if self.message_id is None else self.message_id(message)
+        identity = numbered if self.message_id is None else _brief(self.message_id(message))
         if identity is not None:
             if self.against is not None and self._is_repeat(identity, self.against):
                 self.noting.note(identity)  # the next connection may bring it once more
@@ -76,4 +85,22 @@ def _checked(numbered: object) -> tuple[Hashable, int] | None:
     key, number = numbered
     if not isinstance(number, int):
         raise TypeError(f"the number that sequence gave is {describe(number)}; it must be an int")
+    if not (isinstance(key, str) and len(key) <= _SHORT) and (weight := _weight(key)) > LARGEST:
+        raise ValueError(f"the key that sequence gave takes {weight} bytes; it may take {LARGEST}")
+    if not -_FARTHEST < number < _FARTHEST:
+        raise ValueError(f"the number that sequence gave is {describe(number)}; it may take {LARGEST} bits")
     return key, number
+
+
+def _weight(value: object) -> int:
+    """Return how many bytes a key takes, with what it is made of."""
+    size = sys.getsizeof(value)
+    return size + sum(map(_weight, value)) if isinstance(value, (tuple, frozenset)) else size
+
+
+def _brief(identity: Hashable) -> Hashable:
+    """Return what an identity is remembered by: itself, but of a large text its digest."""
+    if isinstance(identity, (str, bytes)) and len(identity) > LARGEST:
+        data = identity if isinstance(identity, bytes) else identity.encode("utf-8", "surrogatepass")
+        return type(identity), blake2b(data, digest_size=32).digest()
+    return tuple(map(_brief, identity)) if isinstance(identity, tuple) else identity

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import gc
+import json
+import tracemalloc
+from collections.abc import Callable
+from typing import Any
+
+import anyio
 import pytest
 
 import hypersockets as hs
 from hypersockets.testing import Peer, ScriptedServer
-from tests._live import happened, of, settings, wait_for
+from tests._live import ROUTER, happened, idle, of, settings, wait_for
 
 pytestmark = pytest.mark.anyio
+MIB = 2**20
 
 
 async def test_the_headers_of_refusals_take_no_memory() -> None:
@@ -27,3 +35,65 @@ async def test_the_headers_of_refusals_take_no_memory() -> None:
                 assert failed.error.retry_after == 1
                 assert failed.error.headers["x-0"].startswith("yyy")
                 assert sum(map(len, [*failed.error.headers, *failed.error.headers.values()])) <= 32_768
+
+
+async def growth(make: Callable[[int], str], count: int = 40, **fields: Any) -> int:
+    """Return how many bytes more a client holds after ``count`` messages of about 1 MiB, one in a good second."""
+
+    async def script(peer: Peer) -> None:
+        for n in range(10 + count):
+            await peer.send(make(n) + " " * 16)
+            await anyio.sleep(1.1)
+        await idle(peer)
+
+    async with ScriptedServer(script) as server:
+        async with hs.connect(settings(server, on_handler_error="continue", **fields)):
+            await anyio.sleep(11.5)
+            tracemalloc.start()
+            try:
+                gc.collect()
+                before = tracemalloc.get_traced_memory()[0]
+                await anyio.sleep(1.1 * count)
+                gc.collect()
+                return tracemalloc.get_traced_memory()[0] - before
+            finally:
+                tracemalloc.stop()
+
+
+def pad(n: int) -> str:
+    return f"{n} " + "x" * MIB
+
+
+async def test_ids_of_any_size_are_known_again_by_little() -> None:
+    """``message_id`` may be as large as the message, and thousands are remembered."""
+
+    def fields(n: int) -> str:
+        return json.dumps({"channel": "a", "id": pad(n), "n": n})
+
+    def identity(parsed: Any) -> Any:
+        return ("a", parsed["id"])
+
+    assert await growth(fields, router=ROUTER, default_handler=lambda _: None, message_id=identity) < 5 * MIB
+
+
+@pytest.mark.parametrize("key", [lambda parsed: parsed["k"], lambda parsed: (1, (parsed["k"], 2))])
+async def test_sequences_of_any_name_take_little(key: Callable[[Any], Any]) -> None:
+    """The key of a sequence is kept, in its gaps' events too: a large one is refused, as a ``ParseError``."""
+
+    async def script(peer: Peer) -> None:
+        for n, k in [(1, "small"), (1, pad(0)), (3, pad(0)), (10**4000, "x"), (3, "small")]:
+            await peer.send(json.dumps({"channel": "a", "k": k, "n": n}))
+        await idle(peer)
+
+    def sequence(parsed: Any) -> Any:
+        return key(parsed), parsed["n"]
+
+    async with ScriptedServer(script) as server:
+        config = settings(server, router=ROUTER, default_handler=lambda _: None, sequence=sequence)
+        async with hs.connect(config) as client:
+            gap = await wait_for(client, hs.GapDetected)
+            assert (gap.expected, gap.got) == (2, 3)
+            assert client.metrics().parse_errors == 3
+            assert client.metrics().gaps == 1
+            failed = of(hs.ErrorOccurred, happened(client))
+            assert isinstance(failed[0].error.__cause__, ValueError)
