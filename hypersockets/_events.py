@@ -11,6 +11,7 @@ from collections.abc import Callable, Hashable
 
 import attrs
 
+from ._errors import ParseError
 from ._redact import mask_text, mask_url
 
 __all__ = [
@@ -144,6 +145,10 @@ class Closed(Event):
 KEPT = 1024
 """How many events a client keeps."""
 
+WHOLE = 16
+"""Of how many errors of single messages it keeps the traceback too, and of a ``ParseError`` the cause: each of them may
+hold a message of the largest size."""
+
 MERGE_WINDOW = 1.0
 """Seconds for which events of the same kind and key are merged."""
 
@@ -168,6 +173,8 @@ class EventLog:
     """Called after each event."""
     _merged: dict[Hashable, _Merged] = attrs.field(factory=dict)
     """In the order of their ends, since each is as long as the others."""
+    _whole: list[int] = attrs.field(factory=list)
+    """The numbers of the newest errors of single messages."""
 
     @property
     def merge_until(self) -> float | None:
@@ -195,7 +202,7 @@ class EventLog:
         # More kinds in one second than events are kept: a server makes up keys. They come, but unmerged.
         if len(self._merged) < KEPT:
             self._merged[kind] = _Merged(now + MERGE_WINDOW, make)
-        self.emit(make(count))
+        self._emit_one(make(count))
 
     def flush(self, now: float = math.inf) -> None:
         """Emit what was counted in the windows that have ended by ``now`` (by default in all of them, for the end).
@@ -208,7 +215,28 @@ class EventLog:
             if merged.count:
                 if now < math.inf:
                     self._merged[kind] = _Merged(now + MERGE_WINDOW, merged.make)
-                self.emit(merged.make(merged.count))
+                self._emit_one(merged.make(merged.count))
+
+    def _emit_one(self, event: Event) -> None:
+        """Emit an event about single messages, and let go of what an old one may hold of its own."""
+        if isinstance(event, ErrorOccurred):
+            self._whole.append(self.total)
+            if len(self._whole) > WHOLE:
+                self._lighten(self._whole.pop(0) - self.oldest)
+        self.emit(event)
+
+    def _lighten(self, index: int) -> None:
+        if index < 0:  # it is gone
+            return
+        event = self.kept[index]
+        assert isinstance(event, ErrorOccurred)  # only these are noted
+        if isinstance(event.error, ParseError):
+            self.kept[index] = attrs.evolve(event, error=ParseError(str(event.error)))
+            return
+        error: BaseException | None = event.error
+        while error is not None and error.__traceback__ is not None:
+            error.__traceback__ = None
+            error = error.__cause__ or error.__context__
 
     @property
     def oldest(self) -> int:

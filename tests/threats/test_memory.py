@@ -6,12 +6,14 @@ import gc
 import json
 import tracemalloc
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import anyio
 import pytest
 
 import hypersockets as hs
+from hypersockets._events import WHOLE, EventLog
 from hypersockets.testing import Peer, ScriptedServer
 from tests._live import ROUTER, happened, idle, of, settings, wait_for
 
@@ -64,6 +66,20 @@ def pad(n: int) -> str:
     return f"{n} " + "x" * MIB
 
 
+async def test_frames_that_cannot_be_parsed_are_not_kept() -> None:
+    """The events keep their errors, and these their causes: of the newest alone, since a cause may hold the frame."""
+    assert await growth(lambda n: "{" + pad(n), router=ROUTER, default_handler=print) < 20 * MIB
+
+
+async def test_messages_that_a_handler_fails_on_are_not_kept() -> None:
+    """The frames of a traceback hold what the handler was given: those of the newest errors alone are kept."""
+
+    async def fails(message: Any) -> None:
+        raise ValueError("no")
+
+    assert await growth(pad, default_handler=fails) < 20 * MIB
+
+
 async def test_ids_of_any_size_are_known_again_by_little() -> None:
     """``message_id`` may be as large as the message, and thousands are remembered."""
 
@@ -97,3 +113,20 @@ async def test_sequences_of_any_name_take_little(key: Callable[[Any], Any]) -> N
             assert client.metrics().gaps == 1
             failed = of(hs.ErrorOccurred, happened(client))
             assert isinstance(failed[0].error.__cause__, ValueError)
+
+
+def test_an_old_error_of_a_message_keeps_its_text_and_its_count() -> None:
+    """A listener that is far behind still learns what there was, how often, and of the newest why as well."""
+    log = EventLog()
+    for n in range(WHOLE + 1):
+        error = hs.ParseError(f"number {n}")
+        error.__cause__ = ValueError(n)
+        make = partial(hs.ErrorOccurred, at=float(n), epoch=1, name="x", error=error)
+        log.emit_merged(n * 10.0, ("parse", n), lambda count, make=make: make(count=count), 7)  # type: ignore[misc]
+    events = [event for event in log.kept if isinstance(event, hs.ErrorOccurred)]
+    assert [(str(event.error), event.count) for event in events] == [(f"number {n}", 7) for n in range(WHOLE + 1)]
+    assert [event.error.__cause__ is None for event in events] == [True] + [False] * WHOLE
+    for _ in range(2000):
+        log.emit(hs.Rotated(at=0.0, epoch=1, name="x", age=1.0))
+    log.emit_merged(1e6, "parse", lambda count: events[-1])
+    assert log.kept[-1] is events[-1], "and what is gone is not looked for"
