@@ -63,6 +63,7 @@ _SCHEMES = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
 _FOR_ANYBODY = frozenset({"accept-language", "origin", "user-agent"})  # any other header may be a credential
 _KEPT = 16384  # characters of a refusal's headers: the events keep their errors, and there may be 1 MiB of these
 _NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _READ_SIZE = 65536
 
 # The core would write every header and payload into the log at the level DEBUG.
@@ -91,12 +92,15 @@ def decode_user_info(parsed: WebSocketURI | Proxy, url: str) -> None:
     """Set the user info that ``url`` holds; websockets before 17 left it percent-encoded.
 
     Raises:
-        ValueError: It is not UTF-8.
+        ValueError: It is not UTF-8, or has a control character (RFC 7617 section 2): in SOCKS 4 a NUL ends the user,
+            and what follows names the host.
     """
     parts = urlsplit(url)
     if parts.username is not None:
         parsed.username = unquote(parts.username, errors="strict")
         parsed.password = unquote(parts.password or "", errors="strict")
+        if _CONTROL.search(parsed.username + parsed.password):
+            raise ValueError("a control character")
 
 
 class _Core(ClientProtocol):
