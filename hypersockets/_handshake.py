@@ -55,6 +55,7 @@ __all__ = [
     "read_head",
     "redirected",
     "rejection",
+    "wrong",
 ]
 
 MAX_REDIRECTS = 5
@@ -242,13 +243,16 @@ def accept(core: ClientProtocol, response: Response, request: OpenRequest) -> No
     try:
         core.process_response(response)
     except InvalidHandshake as error:
-        # Not its text, which quotes the peer: that may have sent back our own headers.
-        why = (
-            f"its {error.name} header is missing or wrong"
-            if isinstance(error, InvalidHeader)
-            else "it broke the protocol"
-        )
-        raise ConnectError(f"{mask_url(request.url)} answered the handshake wrongly: {why}") from None
+        raise wrong(request, error.name if isinstance(error, InvalidHeader) else "") from None
+
+
+def wrong(request: OpenRequest, header: str = "") -> ConnectError:
+    """Return the error for a 101 that breaks the protocol, by one of its headers or otherwise.
+
+    Without the text of what found it, which quotes the peer: that may have sent back our own headers.
+    """
+    why = f"its {header} header is missing or wrong" if header else "it broke the protocol"
+    return ConnectError(f"{mask_url(request.url)} answered the handshake wrongly: {why}")
 
 
 def header_dict(headers: Headers) -> dict[str, str]:
@@ -312,7 +316,8 @@ def redirected(request: OpenRequest, response: Response) -> OpenRequest | None:
         scheme, separator, rest = joined.partition(":")
         url = check_url("the redirect's URL", _SCHEMES.get(scheme.lower(), scheme) + separator + rest)
     except ValueError as error:  # a ConfigurationError is one as well
-        raise rejection(request, response, f", to a place that cannot be connected to: {error}") from None
+        why = mask_text(str(error), limit=400)  # urllib quotes all of what it cannot read
+        raise rejection(request, response, f", to a place that cannot be connected to: {why}") from None
     if not location:
         raise rejection(request, response, ", a redirect without a Location")
     here, there = parse_target(request.url), parse_target(url)

@@ -17,7 +17,7 @@ from websockets.frames import Close, Frame, Opcode
 
 from ._endings import STREAM_ERRORS, Loss, cut, cut_reason, protocol_loss
 from ._frame_scan import FrameScan
-from ._handshake import Head, read_head, redirected, rejection
+from ._handshake import Head, header_dict, read_head, redirected, rejection, wrong
 from ._redact import mask_text, mask_url
 from ._transport import OpenRequest
 from ._writer import Writer
@@ -118,6 +118,12 @@ class TrioLink:
             return b""
         if response.status_code != 101:
             raise rejection(request, response)
+        headers = header_dict(response.headers)
+        # What wsproto would say of these, and trio-websocket would log, quotes them.
+        if headers.get("sec-websocket-protocol", "") not in ("", *request.subprotocols):
+            raise wrong(request, "Sec-WebSocket-Protocol")
+        if headers.get("sec-websocket-extensions"):
+            raise wrong(request, "Sec-WebSocket-Extensions")
         return self.head.raw + self._look(self.head.rest)
 
     async def _read(self) -> bytes:

@@ -33,8 +33,8 @@ from ._endings import (
     peer_loss,
 )
 from ._errors import ConfigurationError, ConnectError, ConnectionLostError
-from ._handshake import broken, header_dict, headers_to_send, new_core, open_within
-from ._redact import mask_text, mask_url
+from ._handshake import broken, header_dict, headers_to_send, new_core, open_within, wrong
+from ._redact import mask_url
 from ._transport import OpenRequest, Transport
 from ._trio_link import TrioLink
 
@@ -318,5 +318,4 @@ class TrioWebSocketConnector:
         who = mask_url(request.url)
         if link.cause is not None:
             raise broken(who, link.cause) from link.cause
-        why = f": {mask_text(str(nursery.failure))}" if nursery.failure else ""
-        raise ConnectError(f"{who} answered the handshake wrongly{why}") from nursery.failure
+        raise wrong(request)
