@@ -9,6 +9,7 @@ pick them up. Arguments after `--` go to pytest (`nox -s tests-3.12 -- -k lanes`
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import subprocess
@@ -300,6 +301,32 @@ def fuzz(session: nox.Session) -> None:
         # Not on every system; the command says loudly when it is missing.
         session.run("python", "-m", "pip", "install", "-q", "--only-binary=:all:", "atheris", success_codes=[0, 1])
     session.run("python", "-m", "tests.fuzz", *session.posargs)
+# --- holes --------------------------------------------------------------------------------------------------------
+
+
+@nox.session(python=NEWEST, default=False)
+def audit(session: nox.Session) -> None:
+    """Look for dangerous calls in the package (bandit), and for known holes in what it depends on (pip-audit)."""
+    session.install(*nox.project.dependency_groups(PROJECT, "audit"))
+    session.run("bandit", "--quiet", "--recursive", "--configfile", "pyproject.toml", "hypersockets")
+    folder = Path(session.create_tmp())
+    packages, report = folder / "packages", folder / "audit.json"
+    shutil.rmtree(packages, ignore_errors=True)
+    report.unlink(missing_ok=True)
+    session.install("--target", str(packages), ".[proxy]")  # apart from what the auditors need themselves
+    options = ("--format=json", f"--output={report}", "--progress-spinner=off", "--timeout=10")
+    # 1: a hole, or no answer; and 0 where the service knows none of them: what counts is the report.
+    session.run("pip-audit", "--path", str(packages), *options, success_codes=[0, 1], silent=True)
+    if not report.exists():
+        session.warn("!!!!! THE VULNERABILITY SERVICE CANNOT BE REACHED: NO DEPENDENCY WAS AUDITED !!!!!")
+        return
+    answers = [each for each in json.loads(report.read_text())["dependencies"] if each["name"] != "hypersockets"]
+    if unknown := [each["name"] for each in answers if "skip_reason" in each]:
+        session.warn(f"!!!!! NOT AUDITED, THE VULNERABILITY SERVICE DOES NOT ANSWER FOR: {', '.join(unknown)} !!!!!")
+    session.log(f"audited: {', '.join(each['name'] for each in answers if 'skip_reason' not in each) or 'nothing'}")
+    holes = [f"{each['name']} {each['version']}: {hole['id']}" for each in answers for hole in each.get("vulns", ())]
+    if holes:
+        session.error(f"known holes: {'; '.join(holes)}")
 
 
 # --- how ----------------------------------------------------------------------------------------------------------
