@@ -172,3 +172,17 @@ async def test_what_comes_with_the_handshake_is_frames_and_nothing_else() -> Non
         lost = await first_loss(server)
         assert isinstance(lost.error, hs.ConnectionLostError)
         assert (lost.error.code, lost.error.by) == (1002, "us")
+
+
+async def test_pongs_that_were_sent_ahead_answer_nothing() -> None:
+    """Our pings are numbered, so a server can guess them; an answer counts only for a ping that was sent."""
+
+    async def script(peer: Peer) -> None:
+        await peer.accept()
+        await peer.send_raw(b"".join(frame(Opcode.PONG, n.to_bytes(8, "big")) for n in range(1000)))
+        await peer.mute()
+
+    async with ScriptedServer(script) as server:
+        lost = await first_loss(server, ping_interval=10, ping_timeout=20)
+        assert isinstance(lost.error, hs.HeartbeatTimeoutError)
+        assert lost.at == 30

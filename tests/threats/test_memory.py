@@ -14,7 +14,7 @@ import pytest
 
 import hypersockets as hs
 from hypersockets._events import WHOLE, EventLog
-from hypersockets.testing import Peer, ScriptedServer
+from hypersockets.testing import Peer, ScriptedServer, wait_all_tasks_blocked
 from tests._live import ROUTER, happened, idle, of, settings, wait_for
 
 pytestmark = pytest.mark.anyio
@@ -130,3 +130,55 @@ def test_an_old_error_of_a_message_keeps_its_text_and_its_count() -> None:
         log.emit(hs.Rotated(at=0.0, epoch=1, name="x", age=1.0))
     log.emit_merged(1e6, "parse", lambda count: events[-1])
     assert log.kept[-1] is events[-1], "and what is gone is not looked for"
+
+
+class Undecided:
+    """Asks for a verdict, and finds none in what comes."""
+
+    async def get_auth_message(self) -> str:
+        return "hello"
+
+    async def validate_auth_response(self, response: str | bytes) -> bool | None:
+        return None
+
+
+async def test_a_server_that_talks_on_during_auth() -> None:
+    """What comes before a verdict waits, up to what all lanes may hold; then the reading stops, and the time runs out."""
+    sent = 0
+
+    async def script(peer: Peer) -> None:
+        nonlocal sent
+        while True:
+            await peer.send(b"x" * 100_000)
+            sent += 1
+
+    async with ScriptedServer(script) as server:
+        async with hs.connect(settings(server, auth=Undecided(), auth_timeout=7), wait_ready=False) as client:
+            failed = await wait_for(client, hs.ErrorOccurred)
+            assert isinstance(failed.error, hs.AuthenticationTimeoutError)
+            assert failed.at == 7
+            assert sent < 80 * MIB / 100_000
+
+
+async def test_replies_to_nobody_are_not_kept() -> None:
+    """An id that no request waits for is a message like others; of those that were answered nothing is left."""
+    seen: list[int] = []
+
+    async def script(peer: Peer) -> None:
+        while True:
+            asked = int(str(await peer.receive()))
+            replies = [*range(asked + 1, asked + 1000), asked, asked]
+            await peer.send_many([json.dumps({"channel": "a", "id": number}) for number in replies])
+
+    async with ScriptedServer(script) as server:
+        config = settings(
+            server, router=ROUTER, reply_key=lambda m: m["id"], default_handler=lambda m: seen.append(m["id"])
+        )
+        async with hs.connect(config) as client:
+            for number in (0, 5000):
+                reply = await client.request(str(number), reply_key=number, timeout=5)
+                assert reply["id"] == number
+            await wait_all_tasks_blocked()
+            assert len(seen) == 2000
+            assert not client._core.requests.pending
+            assert not client._core.requests._by_key

@@ -3,6 +3,7 @@ secret."""
 
 from __future__ import annotations
 
+import json
 import logging
 import traceback
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 
 import hypersockets as hs
 from hypersockets._trio_websocket_transport import TrioWebSocketConnector
+from hypersockets.cli._listen import as_line
 from hypersockets.testing import Opcode, Peer, ScriptedServer, frame, virtual_backend
 from tests._live import happened, settings
 
@@ -131,3 +133,12 @@ class TestOverTrioWebSocket:
     async def test_what_a_server_sends_back_tells_no_secret(self, caplog: pytest.LogCaptureFixture) -> None:
         """Nor in the texts of wsproto's errors, nor in the log of trio-websocket."""
         await echoed(caplog, transport=TrioWebSocketConnector)
+
+
+def test_a_message_on_a_terminal_is_a_line() -> None:
+    """`hypersockets listen` prints what a server sends: as it came, or escaped where it could rule a terminal."""
+    line = as_line(EVIL)
+    assert json.loads(line) == EVIL
+    assert line.isprintable()
+    assert as_line(EVIL.encode()).isprintable()
+    assert as_line("plain: é\t1") == "plain: é\t1"

@@ -178,3 +178,19 @@ async def test_an_environment_that_names_no_proxy_that_can_be(proxy: str, monkey
     net, error = await through(saying(), monkeypatch, proxy="environment")
     assert isinstance(error, hs.ConfigurationError)
     assert net.asked == []
+
+
+@pytest.mark.parametrize("hello", [b"", b"\x16\x03\x03\x40\x00" + b"\x02" * 1000])
+async def test_a_tls_handshake_that_does_not_end(hello: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever answers in the server's place, silent or byte by byte, is left when ``open_timeout`` is over."""
+
+    async def drip(stream: ByteStream) -> None:
+        for byte in hello:
+            await stream.send(bytes([byte]))
+            await anyio.sleep(1)
+        await anyio.sleep_forever()
+
+    started = anyio.current_time()
+    _, error = await through(drip, monkeypatch, url="wss://server.test/", proxy=None, open_timeout=7)
+    assert isinstance(error, hs.OpenTimeoutError)
+    assert anyio.current_time() - started == pytest.approx(7)
