@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Hashable
 from hashlib import blake2b
@@ -19,8 +20,8 @@ REPEAT: Final = object()
 """Instead of a route key: the message was handled already."""
 LARGEST: Final = 1024
 """Bytes of the largest key of a sequence, and of the largest text remembered as it is: a server chooses both."""
-_FARTHEST: Final = 2**1024
-"""Beyond every number of a sequence."""
+_BITS: Final = 64
+"""Of the largest number likewise: larger ones can be made by the thousand that all have one hash."""
 _SHORT: Final = 128
 """Characters of a key that needs no weighing, whatever they are."""
 
@@ -85,22 +86,26 @@ def _checked(numbered: object) -> tuple[Hashable, int] | None:
     key, number = numbered
     if not isinstance(number, int):
         raise TypeError(f"the number that sequence gave is {describe(number)}; it must be an int")
-    if not (isinstance(key, str) and len(key) <= _SHORT) and (weight := _weight(key)) > LARGEST:
-        raise ValueError(f"the key that sequence gave takes {weight} bytes; it may take {LARGEST}")
-    if not -_FARTHEST < number < _FARTHEST:
-        raise ValueError(f"the number that sequence gave is {describe(number)}; it may take {LARGEST} bits")
+    if not (isinstance(key, str) and len(key) <= _SHORT) and _weight(key) > LARGEST:
+        raise ValueError(f"the key that sequence gave takes more than {LARGEST} bytes, or a number in it {_BITS} bits")
+    if number.bit_length() > _BITS:
+        raise ValueError(f"the number that sequence gave has more than {_BITS} bits")
     return key, number
 
 
-def _weight(value: object) -> int:
+def _weight(value: object) -> float:
     """Return how many bytes a key takes, with what it is made of."""
+    if isinstance(value, int) and value.bit_length() > _BITS:
+        return math.inf
     size = sys.getsizeof(value)
     return size + sum(map(_weight, value)) if isinstance(value, (tuple, frozenset)) else size
 
 
 def _brief(identity: Hashable) -> Hashable:
-    """Return what an identity is remembered by: itself, but of a large text its digest."""
+    """Return what an identity is remembered by: itself, but of a large text its digest, of a large number its text."""
     if isinstance(identity, (str, bytes)) and len(identity) > LARGEST:
         data = identity if isinstance(identity, bytes) else identity.encode("utf-8", "surrogatepass")
         return type(identity), blake2b(data, digest_size=32).digest()
+    if isinstance(identity, int) and identity.bit_length() > _BITS:
+        return int, hex(identity)
     return tuple(map(_brief, identity)) if isinstance(identity, tuple) else identity
