@@ -189,9 +189,10 @@ class ClientConfig:
     """What an exception from a handler does."""
     sequence: Sequencer | None = attrs.field(default=None, repr=False)
     """``(parsed message) -> (key, number)``, or ``None`` for one without a number: finds what is missing in
-    between, and has ``ResumePoint.last_sequence`` kept, of the 65 536 keys seen last. A number not higher than the
-    last begins the count anew; for one that may be ahead though nothing is missing (a snapshot), give another key:
-    see ``examples/order_book.py``."""
+    between, and has ``ResumePoint.last_sequence`` kept, of the 65 536 keys seen last. A key of more than 1024 bytes, or
+    a number of more than 64 bits, is a ``ParseError``: the server chooses them. A number not higher than the last
+    begins the count anew; for one that may be ahead though nothing is missing (a snapshot), give another key: see
+    ``examples/order_book.py``."""
     on_gap: GapHandler | None = attrs.field(default=None, repr=False)
     """A plain or async callable ``(gap, client)``, run beside the handlers for each gap: of one key one at a time,
     and what is found meanwhile is one more run, with the newest gap. It may take its time; what it raises is as from
