@@ -271,6 +271,8 @@ def network(session: nox.Session) -> None:
         session.warn("!!!!! NOT ROOT ON A LINUX WITH /dev/net/tun: THE FAULTS OF NETWORKS WILL NOT BE TESTED !!!!!")
     install(session, "test")
     run_cells(session, NETWORK, record=False)
+
+
 # --- conformance --------------------------------------------------------------------------------------------------
 
 
@@ -293,6 +295,8 @@ def autobahn(session: nox.Session) -> None:
     # The gate can fail: an answer that is not what was sent is found out.
     session.run(*command, "--cases=1.1.2", "--wrong", success_codes=[3], silent=True)
     session.run(*command, *session.posargs)
+
+
 @nox.session(python=NEWEST, default=False)
 def fuzz(session: nox.Session) -> None:
     """Fuzz framing, session and handshake; try `-- --target lane --executions 1000000 --processes 2`, `-- --help`."""
@@ -301,6 +305,8 @@ def fuzz(session: nox.Session) -> None:
         # Not on every system; the command says loudly when it is missing.
         session.run("python", "-m", "pip", "install", "-q", "--only-binary=:all:", "atheris", success_codes=[0, 1])
     session.run("python", "-m", "tests.fuzz", *session.posargs)
+
+
 # --- holes --------------------------------------------------------------------------------------------------------
 
 

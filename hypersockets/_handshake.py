@@ -328,15 +328,10 @@ def redirected(request: OpenRequest, response: Response) -> OpenRequest | None:
         if user and there.username is None:
             url = url.replace("://", f"://{user}@", 1)
         return attrs.evolve(request, url=url)
-    if request.must_stay and not _is_same_host(here, there):
+    if request.must_stay and here.host != there.host:
         raise rejection(request, response, f", to another host, {mask_url(url)}, which auth is not meant for")
     headers = {name: value for name, value in request.headers.items() if name.lower() in _FOR_ANYBODY}
     return attrs.evolve(request, url=url, headers=headers)
-
-
-def _is_same_host(here: WebSocketURI, there: WebSocketURI) -> bool:
-    """Tell whether both are served by the same host: at the same port, or there in TLS at its own port."""
-    return here.host == there.host and (here.port == there.port or (here.port, there.port) == (80, 443))
 
 
 async def open_within(

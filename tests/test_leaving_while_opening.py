@@ -34,8 +34,7 @@ class Deaf(ByteStream):
         self.is_first = False
         with anyio.CancelScope(shield=True):
             await anyio.sleep(2)
-            data = await self.inner.receive(max_bytes)
-        return data
+            return await self.inner.receive(max_bytes)
 
     async def send(self, item: bytes) -> None:
         await self.inner.send(item)

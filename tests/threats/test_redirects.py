@@ -42,12 +42,11 @@ async def login(channel: hs.AuthChannel) -> None:
     await channel.send("hush")
 
 
-@pytest.mark.parametrize("location", ["wss://two.test/", "wss://one.test:444/"])
-async def test_a_redirect_to_another_host_is_refused_where_auth_would_follow(location: str) -> None:
+async def test_a_redirect_to_another_host_is_refused_where_auth_would_follow() -> None:
     """What auth sends is for the host in the configuration; a detour to another is an error, for good."""
 
     async def script(peer: Peer) -> None:
-        await peer.reject(307, {"Location": location})
+        await peer.reject(307, {"Location": "wss://two.test/"})
 
     async with ScriptedServer(script) as server:
         with pytest.raises(hs.HandshakeRejectedError, match="to another host") as caught:
@@ -58,10 +57,15 @@ async def test_a_redirect_to_another_host_is_refused_where_auth_would_follow(loc
 
 
 @pytest.mark.parametrize(
-    ("url", "location"), [("ws://one.test/", "/there"), ("ws://one.test/", "wss://one.test/there")]
+    ("url", "location"),
+    [
+        ("ws://one.test/", "/there"),
+        ("ws://one.test/", "wss://one.test/there"),
+        ("ws://one.test/", "ws://one.test:81/there"),
+    ],
 )
 async def test_a_redirect_that_stays_with_its_host_is_followed_with_auth(url: str, location: str) -> None:
-    """To another path, or from plain text to TLS."""
+    """To another path, to another port as cookies do, or from plain text to TLS."""
 
     async def script(peer: Peer) -> None:
         if peer.number == 0:
