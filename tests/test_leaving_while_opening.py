@@ -32,9 +32,11 @@ class Deaf(ByteStream):
         if not self.is_first:
             return await self.inner.receive(max_bytes)
         self.is_first = False
+        data: list[bytes] = []
         with anyio.CancelScope(shield=True):
             await anyio.sleep(2)
-            return await self.inner.receive(max_bytes)
+            data.append(await self.inner.receive(max_bytes))
+        return data[0]
 
     async def send(self, item: bytes) -> None:
         await self.inner.send(item)
