@@ -4,6 +4,7 @@
 - the wire (``_link``): ``memory_link``, ``Link``
 - the server (``_server``, ``_peer``, ``_peer_state``, ``_conversation``): ``ScriptedServer``, ``Peer``
 - what servers should not send (``_frames``): ``frame``
+- real sessions (``_recording``, ``_record``, ``_replay``): ``record``, ``Recording``, ``RecordedEvent``, ``replay``
 
 ::
 
@@ -29,6 +30,9 @@ from ._frames import Opcode, frame
 from ._link import Link, MemoryStream, memory_link
 from ._peer import Peer
 from ._peer_state import HandshakeRequest
+from ._record import record
+from ._recording import RecordedEvent, Recording
+from ._replay import replay
 from ._server import Script, ScriptedServer
 
 __all__ = [
@@ -39,10 +43,14 @@ __all__ = [
     "Opcode",
     "Peer",
     "PeerClosed",
+    "RecordedEvent",
+    "Recording",
     "Script",
     "ScriptedServer",
     "frame",
     "memory_link",
+    "record",
+    "replay",
     "run",
     "virtual_backend",
     "wait_all_tasks_blocked",
