@@ -5,6 +5,7 @@
 - the server (``_server``, ``_peer``, ``_peer_state``, ``_conversation``): ``ScriptedServer``, ``Peer``
 - what servers should not send (``_frames``): ``frame``
 - real sessions (``_recording``, ``_record``, ``_replay``): ``record``, ``Recording``, ``RecordedEvent``, ``replay``
+- the client (``_waiting``): ``wait_for_event``
 
 ::
 
@@ -34,6 +35,7 @@ from ._record import record
 from ._recording import RecordedEvent, Recording
 from ._replay import replay
 from ._server import Script, ScriptedServer
+from ._waiting import wait_for_event
 
 __all__ = [
     "DeadlockError",
@@ -54,4 +56,5 @@ __all__ = [
     "run",
     "virtual_backend",
     "wait_all_tasks_blocked",
+    "wait_for_event",
 ]
