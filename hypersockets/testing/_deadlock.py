@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 __all__ = ["DeadlockError", "Place", "deadlock"]
 
 _LIBRARY = re.compile(r"[/\\](anyio|asyncio|trio)[/\\]")
+_OURS = str(Path(__file__).parent.parent) + os.sep
 
 Place = tuple[str, int]
 """A file and a line."""
@@ -25,8 +28,11 @@ def deadlock(waiting: Iterable[tuple[str, Sequence[Place]]]) -> DeadlockError:
     """
     tasks = []
     for name, stack in waiting:
-        # The innermost places are an event loop's, and tell nothing.
-        telling = [place for place in stack if not _LIBRARY.search(place[0])] or stack
-        tasks.append(f"{name} at {telling[-1][0]}:{telling[-1][1]}")
+        # The innermost places are an event loop's, and tell nothing. Above them those of this package tell less than
+        # the line of a test or of a script that has called it.
+        below = [place for place in stack if not _LIBRARY.search(place[0])]
+        users = [place for place in below if not place[0].startswith(_OURS)]
+        path, line = (users or below or stack)[-1]
+        tasks.append(f"{name} at {path}:{line}")
     waits = "; ".join(sorted(tasks))
     return DeadlockError(f"every task waits and no timer is set, so nothing can ever happen: {waits}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import subprocess
 import sys
 import threading
@@ -15,7 +16,8 @@ import pytest
 from anyio import to_thread
 from anyio.lowlevel import checkpoint
 
-from hypersockets.testing import DeadlockError, run, virtual_backend, wait_all_tasks_blocked
+from hypersockets import connect
+from hypersockets.testing import DeadlockError, Peer, ScriptedServer, run, virtual_backend, wait_all_tasks_blocked
 
 if sys.version_info < (3, 11):
     from exceptiongroup import ExceptionGroup
@@ -109,6 +111,31 @@ def test_deadlock(backend: Backend) -> None:
     with pytest.raises(DeadlockError, match=r"sleep_forever at .*; .*wait_in_vain at .*test_clock.py:\d+"):
         run(main, backend=backend, deadlock_after=0.1)
     assert 0.1 <= time.monotonic() - started < 5
+
+
+@BACKENDS
+def test_deadlock_below_the_users_code_names_that(backend: Backend) -> None:
+    """A task waits where its user waits, not in this package; a task that is all of this package's is named too."""
+
+    async def script(peer: Peer) -> None:
+        await peer.receive()
+
+    async def main() -> None:
+        async with ScriptedServer(script) as server:
+            async with connect(server.url, transport=server.connector(), ping_interval=None) as client:
+                async for _ in client:
+                    pass
+
+    with pytest.raises(DeadlockError) as raised:
+        run(main, backend=backend, deadlock_after=0.1)
+    places = str(raised.value).partition("happen: ")[2].split("; ")
+    in_this_file = [place for place in places if re.search(r"test_clock\.py:\d+$", place)]
+    assert len(in_this_file) == 2, "the script, and the loop over the client"
+    assert "_converse at " in in_this_file[0]
+    assert "main at " in in_this_file[1]
+    assert any(
+        re.search(r"^hypersockets\.reader at .*hypersockets.testing._signal\.py:\d+$", place) for place in places
+    )
 
 
 @BACKENDS
