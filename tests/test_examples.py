@@ -9,6 +9,7 @@ import itertools
 import json
 import random
 import runpy
+import shutil
 import sys
 import time
 from collections.abc import Awaitable, Callable
@@ -37,13 +38,15 @@ from examples import (
     typed_messages,
 )
 from hypersockets.testing import Peer, ScriptedServer
+from tests._as_user import run_pytest
 
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup
 
 pytestmark = pytest.mark.anyio
 
-PROGRAMS = sorted((Path(__file__).parent.parent / "examples").glob("*.py"))
+EXAMPLES = Path(__file__).parent.parent / "examples"
+PROGRAMS = [*sorted(EXAMPLES.glob("*.py")), EXAMPLES / "testing_a_bot" / "bot.py"]
 
 
 async def play(main: Callable[..., Awaitable[None]], server: ScriptedServer, *args: str, seconds: float = 60) -> None:
@@ -585,3 +588,18 @@ async def test_rpc__an_error() -> None:
         with pytest.raises(BaseExceptionGroup) as raised:
             await play(rpc.main, server, "nothing")
     assert str(raised.value.exceptions[0]) == "nothing: no such method"
+
+
+def test_bot(tmp_path: Path) -> None:
+    """The example of tests for one's own bot passes as a user runs it, copied elsewhere; and goes red with a bad bot."""
+    folder = tmp_path / "my_bot"
+    shutil.copytree(EXAMPLES / "testing_a_bot", folder, ignore=shutil.ignore_patterns("__pycache__"))
+    passed, said = run_pytest(tmp_path)
+    assert passed == 10, said
+    code = (folder / "bot.py").read_text(encoding="utf-8")
+    bad = code.replace("self.is_live = False\n                        print", "print")
+    assert bad != code
+    (folder / "bot.py").write_text(bad, encoding="utf-8")
+    passed, said = run_pytest(tmp_path)
+    assert not passed
+    assert "6 failed, 4 passed" in said
