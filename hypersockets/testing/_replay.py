@@ -31,16 +31,25 @@ def replay(recording: Recording, *, patience: float = 60.0) -> Script:
 
     Args:
         recording: By :func:`record`; see :meth:`Recording.load`.
-        patience: Seconds that a message of the client's may come later than in the recording. Else the script raises
-            an AssertionError, which comes out of the server's block.
+        patience: Seconds that a message of the client's may come later than in the recording, and for which the client
+            may go on to connect when that is over: in virtual time a test would never end. After that the script
+            raises an AssertionError, which comes out of the server's block.
     """
     connections = recording.connections()
+    over_since: list[float] = []
 
     async def script(peer: Peer) -> None:
         if peer.number < len(connections):
             await _replay(connections[peer.number], peer, patience)
-        else:
-            await peer.reject(503)
+            return
+        now = anyio.current_time()
+        over_since.append(now)
+        if now - over_since[0] > patience:
+            raise AssertionError(
+                f"the recording is over: it has {len(connections)} connections, and the client has tried for "
+                f"{now - over_since[0]:g} s to make another; does the test wait for what was not recorded?"
+            )
+        await peer.reject(503)
 
     return script
 

@@ -304,6 +304,15 @@ async def test_connections_beyond_the_recording_are_rejected() -> None:
             assert anyio.current_time() == 1.5
 
 
+async def test_a_test_that_waits_for_more_than_was_recorded_ends() -> None:
+    """A client tries again for ever, and in virtual time that is no deadlock: after so long the script fails."""
+    with pytest.raises(AssertionError, match=r"recording is over: it has 1 connections, .* for 31 s to make another"):
+        async with ScriptedServer(replay(session((5.5, "cut", {})), patience=30)) as server:
+            async with hs.connect(settings(server)) as client:
+                await wait_for(client, hs.MessageDropped)
+    assert anyio.current_time() == 1.5 + 31
+
+
 async def test_the_subprotocol_is_chosen_as_it_was() -> None:
     """Though the server's own list is empty."""
     recording = Recording([RecordedEvent(connection=0, at=0, kind="opened", subprotocol="v2")])
