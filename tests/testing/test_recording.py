@@ -9,7 +9,7 @@ from typing import Any
 
 import attrs
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 
 from hypersockets.testing import RecordedEvent, Recording
 
@@ -23,50 +23,44 @@ def event(kind: Any, *, connection: int = 0, at: float = 0.0, **fields: Any) -> 
     return RecordedEvent(connection=connection, at=at, kind=kind, **fields)
 
 
+OPENED_AS = st.fixed_dictionaries({"kind": st.just("opened"), "subprotocol": st.none() | TEXT})
+RECEIVED = st.fixed_dictionaries({"kind": st.just("received"), "message": TEXT | BYTES})
+SENT = st.fixed_dictionaries({"kind": st.just("sent"), "size": st.integers(0, 9), "message": st.none() | TEXT | BYTES})
+ENDS: list[list[dict[str, Any]]] = [
+    [],
+    [{"kind": "cut"}],
+    [{"kind": "closed", "code": 1005}],
+    [{"kind": "closed", "code": 1012, "reason": "für dich"}],
+    [{"kind": "left"}],
+    [{"kind": "left", "code": 1000}],
+]
+REFUSED: list[list[dict[str, Any]]] = [
+    [{"kind": "failed"}],
+    [{"kind": "rejected", "code": 429, "retry_after": 0.5}],
+    [{"kind": "rejected", "code": 302}],
+]
+OPEN: st.SearchStrategy[list[Any]] = st.builds(
+    lambda opened, middle, end: [opened, *middle, *end],
+    OPENED_AS,
+    st.lists(st.one_of(RECEIVED, SENT), max_size=4),
+    st.sampled_from(ENDS),
+)
+LIVES = st.lists(OPEN | st.sampled_from(REFUSED), max_size=3)
+
+
 @st.composite
 def recordings(draw: st.DrawFn) -> Recording:
     """Draw a recording of up to three connections, one after the other or at the same time."""
-    gap = st.floats(0, 100)
-    lives: list[list[dict[str, Any]]] = []
-    for _ in range(draw(st.integers(0, 3))):
-        middle = draw(
-            st.lists(
-                st.one_of(
-                    st.fixed_dictionaries({"kind": st.just("received"), "message": st.one_of(TEXT, BYTES)}),
-                    st.fixed_dictionaries(
-                        {"kind": st.just("sent"), "size": st.integers(0, 9), "message": st.none() | TEXT | BYTES}
-                    ),
-                ),
-                max_size=4,
-            )
-        )
-        opened: Any = st.fixed_dictionaries({"kind": st.just("opened"), "subprotocol": st.none() | TEXT})
-        end: Any = st.sampled_from(
-            [
-                [],
-                [{"kind": "cut"}],
-                [{"kind": "closed", "code": 1005}],
-                [{"kind": "closed", "code": 1012, "reason": "für dich"}],
-                [{"kind": "left"}],
-                [{"kind": "left", "code": 1000}],
-            ]
-        )
-        refused: Any = st.sampled_from(
-            [
-                [{"kind": "failed"}],
-                [{"kind": "rejected", "code": 429, "retry_after": 0.5}],
-                [{"kind": "rejected", "code": 302}],
-            ]
-        )
-        lives.append(draw(refused) if draw(st.booleans()) else [draw(opened), *middle, *draw(end)])
+    lives = [list(life) for life in draw(LIVES)]
     events, now = [], 0.0
     while any(lives):
         connection = draw(st.sampled_from([number for number, life in enumerate(lives) if life]))
-        now += draw(gap)
+        now += draw(st.integers(0, 1000)) / 7
         events.append(event(connection=connection, at=now, **lives[connection].pop(0)))
     return Recording(events)
 
 
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])  # on a busy machine, too
 @given(recordings())
 def test_what_is_saved_is_loaded(tmp_path_factory: pytest.TempPathFactory, recording: Recording) -> None:
     """Whatever the texts and bytes: the same value comes back, from a file that is plain ASCII, a line an event."""
