@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -220,7 +220,7 @@ class Plain:
 
 async def test_any_connector_can_be_recorded(path: Path) -> None:
     """What it may have beside the protocol is seen through the recording, and what it has not is not made up."""
-    async with ScriptedServer(Peer.receive) as server:
+    async with ScriptedServer(idle) as server:
         transport = record(path, Plain(server))
         with pytest.raises(hs.ConfigurationError, match="rotation"):
             settings(server, transport=transport, max_connection_age=60)
@@ -231,6 +231,48 @@ async def test_any_connector_can_be_recorded(path: Path) -> None:
         assert server.peers[0].received == ["one"]
         assert len(server.peers[0].pings) == 3
     assert [event.kind for event in Recording.load(path).events] == ["opened", "sent", "left"]
+
+
+class Slow(Plain):
+    """A transport that has an answer before it knows that the question is sent, one by one or many at once."""
+
+    def __init__(self, server: ScriptedServer, many: bool) -> None:
+        super().__init__(server)
+        self.many = many
+
+    @asynccontextmanager
+    async def open(self, request: OpenRequest):
+        async with super().open(request) as transport:
+            at_once = transport.send
+
+            async def send(message: str | bytes) -> None:
+                await at_once(message)
+                await anyio.sleep(1)
+
+            async def send_many(messages: Sequence[str | bytes]) -> None:
+                for message in messages:
+                    await send(message)
+
+            self.send = send
+            if self.many:
+                self.send_many = send_many
+            yield self
+
+
+@pytest.mark.parametrize("many", [False, True])
+async def test_an_answer_is_recorded_behind_its_question(path: Path, many: bool) -> None:
+    """Else the replay would not wait for the question."""
+
+    async def script(peer: Peer) -> None:
+        while True:
+            await peer.send(await peer.receive())
+
+    async with ScriptedServer(script) as server:
+        async with hs.connect(settings(server, transport=record(path, Slow(server, many)))) as client:
+            await client.send("one")
+            assert await anext_of(client) == "one"
+    kinds = [event.kind for event in Recording.load(path).events]
+    assert kinds == ["opened", "sent", "received", "left"]
 
 
 @pytest.mark.parametrize("error", [hs.HandshakeRejectedError("not ours", status=503), KeyError("body")])
