@@ -16,6 +16,7 @@ __all__ = ["replay"]
 _NO_CODE = 1005
 _DEAD_PEER = 1011
 """With this code a client leaves a server that does not answer its pings."""
+_ADVICE = "does the test wait for what was not recorded? If it should go on, give replay more patience"
 
 
 def replay(recording: Recording, *, patience: float = 60.0) -> Script:
@@ -24,16 +25,16 @@ def replay(recording: Recording, *, patience: float = 60.0) -> Script:
     The first connection is served as the first recorded one was, and so on: the same messages, text or binary, never
     earlier than they came. Where the recording has a message of the client's, the script waits for one (which is up to
     your test: ``server.peers[0].received``), and then everything is so much later. Each connection ends as it did: with
-    the same close frame, or cut; rejected with the same status, or not opened at all. A client that had left stays
-    connected until it leaves again; if it had left because nothing answered its pings, nothing answers them now.
+    the same close frame, or cut; rejected with the same status, or not opened at all. A client that had left is
+    expected to do so; if it had left because nothing answered its pings, nothing answers them now.
 
     More connections than were recorded are rejected with a 503.
 
     Args:
         recording: By :func:`record`; see :meth:`Recording.load`.
-        patience: Seconds that a message of the client's may come later than in the recording, and for which the client
-            may go on to connect when that is over: in virtual time a test would never end. After that the script
-            raises an AssertionError, which comes out of the server's block.
+        patience: Seconds that a message of the client's, or its leaving, may come later than in the recording, and for
+            which it may go on to connect when that is over: a test that waits for more than was recorded would never
+            end. After that the script raises an AssertionError, which comes out of the server's block.
     """
     connections = recording.connections()
     over_since: list[float] = []
@@ -47,7 +48,7 @@ def replay(recording: Recording, *, patience: float = 60.0) -> Script:
         if now - over_since[0] > patience:
             raise AssertionError(
                 f"the recording is over: it has {len(connections)} connections, and the client has tried for "
-                f"{now - over_since[0]:g} s to make another; does the test wait for what was not recorded?"
+                f"{now - over_since[0]:g} s to make another; {_ADVICE}"
             )
         await peer.reject(503)
 
@@ -73,14 +74,19 @@ async def _replay(events: Sequence[RecordedEvent], peer: Peer, patience: float) 
             await _hear(event, heard, peer, behind + event.at + patience)
             heard += 1
             behind = max(behind, anyio.current_time() - event.at)
-        elif event.kind == "left":
-            if event.code == _DEAD_PEER:
-                await peer.mute()
-        else:
+        elif event.kind != "left":
             await anyio.sleep_until(behind + event.at)
             await _do(event, peer)
-    while True:  # until it goes
-        await peer.receive()
+    last = events[-1]
+    with anyio.CancelScope(deadline=behind + last.at + patience):
+        if last.kind == "left" and last.code == _DEAD_PEER:
+            await peer.mute()
+        while True:  # until it goes
+            await peer.receive()
+    raise AssertionError(
+        f"the recording of connection {peer.number} is over, and the client is still there {patience:g} s later; "
+        f"{_ADVICE}"
+    )
 
 
 async def _hear(event: RecordedEvent, heard: int, peer: Peer, deadline: float) -> None:

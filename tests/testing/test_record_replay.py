@@ -330,11 +330,11 @@ async def test_messages_beyond_the_recording_are_let_pass() -> None:
     """What a client sends more than once did disturbs nothing."""
     async with ScriptedServer(replay(ASKED)) as server:
         async with hs.connect(settings(server)) as client:
-            for _ in range(20_000):
+            for _ in range(10_100):  # more than a peer's backlog
                 await client.send("xyz")
             await anyio.sleep(5)
             assert client.metrics().messages_received == 3
-            assert len(server.peers[0].received) == 20_000
+            assert len(server.peers[0].received) == 10_100
 
 
 async def test_connections_beyond_the_recording_are_rejected() -> None:
@@ -353,6 +353,28 @@ async def test_a_test_that_waits_for_more_than_was_recorded_ends() -> None:
             async with hs.connect(settings(server)) as client:
                 await wait_for(client, hs.MessageDropped)
     assert anyio.current_time() == 1.5 + 31
+
+
+@pytest.mark.parametrize("end", [[], [(50.0, "left", {"code": 1000})], [(50.0, "left", {"code": 1011})]])
+async def test_a_client_that_stays_when_the_recording_is_over(end: list[Any]) -> None:
+    """Pings go on for ever, so that is no deadlock either: so long after the last event the script fails."""
+    recording = session((40.0, "received", {"message": "last"}), *end)
+    expected = r"recording of connection 0 is over, and the client is still there 30 s later; does the test wait"
+    with pytest.raises(AssertionError, match=expected):
+        async with ScriptedServer(replay(recording, patience=30)) as server:
+            async with hs.connect(settings(server, ping_interval=20, ping_timeout=1000)) as client:
+                assert await anext_of(client) == "last"
+                await anext_of(client)
+    assert anyio.current_time() == (75 if end else 65)
+
+
+async def test_a_part_of_a_second_is_not_asked_for() -> None:
+    """``Retry-After`` is in whole seconds, though what an HTTP date gave when it was recorded was not."""
+    recording = Recording([RecordedEvent(connection=0, at=0, kind="rejected", code=429, retry_after=6.2)])
+    async with ScriptedServer([replay(recording), idle]) as server:
+        async with hs.connect(settings(server)) as client:
+            error = (await wait_for(client, hs.ErrorOccurred)).error
+            assert (error.status, error.headers["retry-after"]) == (429, "7")
 
 
 async def test_the_subprotocol_is_chosen_as_it_was() -> None:
@@ -380,7 +402,7 @@ async def test_a_client_that_had_left(
 ) -> None:
     """It stays until it leaves again, and pings are answered; but where it had found the server dead, it finds that."""
     fields = {} if code is None else {"code": code}
-    script: Script = replay(session((50.0, "left", fields)))
+    script: Script = replay(session((50.0, "left", fields)), patience=1000)
     async with ScriptedServer([script, idle]) as server:
         async with hs.connect(settings(server, ping_interval=20)) as client:
             await do(client)
