@@ -103,6 +103,7 @@ BAD_LINES: dict[str, tuple[Any, str]] = {
     "text": ({"kind": "received", "text": 1}, r"text must be a string"),
     "base64 no string": ({"kind": "received", "base64": None}, r"base64 must be a string"),
     "no base64": ({"kind": "received", "base64": "A"}, r"base64 cannot be decoded: "),
+    "strange base64": ({"kind": "received", "base64": "A@A=="}, r"base64 cannot be decoded: "),
     "reason": ({"kind": "closed", "code": 1000, "reason": 4}, r"reason must be a string"),
     "kind": ({"kind": "opend"}, r"kind is 'opend'; it must be one of opened, received, sent, closed, cut, left, "),
     "connection": ({"connection": -1, "kind": "cut"}, r"connection is -1; it must be a whole number from 0 on"),
