@@ -317,11 +317,13 @@ async def test_the_server_waits_for_the_client(late: float, answer: float, more:
 
 async def test_a_message_that_does_not_come_is_told() -> None:
     """After so long the script fails, and the server's block says of which message."""
+    recording = session((5.5, "sent", {"size": 3}), (6.0, "sent", {"size": 4}))
     with pytest.raises(
-        AssertionError, match=r"message 0 of the client's .* connection 0 .* \(in the rec.*3 bytes at 6 s"
+        AssertionError, match=r"message 1 of the client's .* connection 0 .* \(in the rec.*4 bytes at 6 s"
     ):
-        async with ScriptedServer(replay(ASKED, patience=30)) as server:
-            async with hs.connect(settings(server)):
+        async with ScriptedServer(replay(recording, patience=30)) as server:
+            async with hs.connect(settings(server)) as client:
+                await client.send("xyz")
                 await anyio.sleep(1000)
     assert anyio.current_time() == 31
 
