@@ -70,7 +70,7 @@ class _Tape:
             self._write("received", message=message)
 
     def sent(self, messages: Sequence[str | bytes]) -> None:
-        """Write what is sent, before that is begun: the answer must not come first."""
+        """Write what is sent, before anything can answer it."""
         for message in messages:
             self._write("sent", message=message if self._contents_sent else None, size=frame_size(message))
 
@@ -164,13 +164,21 @@ class _RecordingTransport:
         await self._transport.close(code, reason)
 
     def __getattr__(self, name: str) -> Any:
-        value = getattr(
-            self._transport, name
-        )  # what a transport may have besides: absent here where it is absent there
+        # What a transport may have besides: absent here where it is absent there.
+        value = getattr(self._transport, name)
+        if name == "send_nowait":
+            return partial(self._send_nowait, value)
         return partial(self._send_all, value) if name == "send_many" else value
+
+    def _send_nowait(self, send_nowait: Callable[[str | bytes], int | None], message: str | bytes) -> int | None:
+        left = send_nowait(message)
+        if left is not None:
+            self._tape.sent((message,))
+        return left
 
     async def _send_all(
         self, send_many: Callable[[Sequence[str | bytes]], Awaitable[None]], messages: Sequence[str | bytes]
     ) -> None:
-        self._tape.sent(messages)
+        if messages:  # else it ends what was begun without waiting
+            self._tape.sent(messages)
         await send_many(messages)
