@@ -335,6 +335,13 @@ def audit(session: nox.Session) -> None:
         session.error(f"known holes: {'; '.join(holes)}")
 
 
+@nox.session(python=NEWEST, default=False)
+def soak(session: nox.Session) -> None:
+    """Half an hour of a fast feed that is dropped and rotated all the time; try `-- --minutes 2 --backend trio`."""
+    session.install("-e", ".")
+    session.run("python", "-m", "benchmarks.soak", *session.posargs)
+
+
 # --- how ----------------------------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,85 @@
+"""A numbered feed that can be replayed from any number, on connections that are dropped all the time.
+
+`python -m benchmarks.soak_server --rate N --drop SECONDS` prints its port as a line of JSON. Who sends `from N` gets
+all numbers from N on, `from 0` those that are yet to come. Every so many seconds the oldest connection is dropped:
+half-closed, reset, or closed with 1012, in turn. It ends with its standard input.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+from contextlib import suppress
+from itertools import cycle
+
+from websockets.asyncio.server import ServerConnection, serve
+from websockets.exceptions import ConnectionClosed
+from websockets.protocol import State
+
+from benchmarks.peers._probe import stay_on
+
+TICK = 0.01
+"""Seconds between two rounds of messages."""
+MOST = 4 * 2**20
+"""Bytes that may wait for a client that reads too slowly; what it does not get now it gets later."""
+HEAD = b"\x81\x40"
+"""Of a text frame of 64 bytes."""
+
+
+async def main(rate: int, drop: float) -> None:
+    loop = asyncio.get_running_loop()
+    over = asyncio.Event()
+    loop.add_reader(sys.stdin, over.set)
+    began = loop.time()
+    due: dict[ServerConnection, int] = {}
+    """The next number of each subscriber, oldest first."""
+
+    def newest() -> int:
+        return int((loop.time() - began) * rate)
+
+    async def handle(connection: ServerConnection) -> None:
+        with suppress(ConnectionClosed):  # dropped without a close frame
+            async for message in connection:
+                start = int(str(message).removeprefix("from "))
+                due[connection] = start or newest() + 1
+        due.pop(connection, None)
+
+    async def drop_all_the_time() -> None:
+        for how in cycle(("half-close", "reset", "close")):
+            await asyncio.sleep(drop)
+            connection = next(iter(due), None)
+            if connection is None:
+                continue
+            del due[connection]
+            if how == "half-close":
+                connection.transport.write_eof()
+            elif how == "reset":
+                connection.transport.abort()
+            else:
+                await connection.close(1012)
+
+    async with serve(handle, "127.0.0.1", 0, compression=None, ping_interval=None, close_timeout=2) as server:
+        print(json.dumps({"port": server.sockets[0].getsockname()[1]}), flush=True)
+        dropping = asyncio.create_task(drop_all_the_time())
+        while not over.is_set():
+            last = newest()
+            for connection, first in due.items():
+                # Behind the reply to a close frame nothing may be written.
+                if connection.state is State.OPEN and connection.transport.get_write_buffer_size() < MOST:
+                    frames = [HEAD + b"%64d" % number for number in range(first, last + 1)]
+                    connection.transport.write(b"".join(frames))
+                    due[connection] = last + 1
+            await asyncio.sleep(TICK)
+        dropping.cancel()
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rate", type=int, default=20_000, help="messages per second")
+    parser.add_argument("--drop", type=float, default=5, help="seconds between two drops")
+    parser.add_argument("--cores", default="", help="where to run; numbers with commas between")
+    arguments = parser.parse_args()
+    stay_on(arguments.cores)
+    asyncio.run(main(arguments.rate, arguments.drop))
