@@ -86,7 +86,9 @@ class Beats:
     """Seconds; infinite when no answer is expected."""
     next_at: float
     unanswered: list[float] = attrs.field(factory=list)
-    """When each of the unanswered beats was sent, the oldest first; of very many not the newest."""
+    """Since when each of the unanswered beats waits, the oldest first; of very many not the newest."""
+    _sent: list[float] = attrs.field(factory=list, init=False)
+    """When each of them was sent, which no pause changes: an answer is known by it."""
 
     @classmethod
     def starting(cls, now: float, *, interval: float, timeout: float = math.inf) -> Beats:
@@ -103,12 +105,13 @@ class Beats:
             self.next_at = now + self.interval
         if self.timeout != math.inf and len(self.unanswered) < _REMEMBERED:
             self.unanswered.append(now)
+            self._sent.append(now)
         return True
 
     def answered(self, sent_at: float = math.inf) -> None:
         """Take an answer to the beat sent then, which answers all beats before it too; by default to all of them."""
-        while self.unanswered and self.unanswered[0] <= sent_at:
-            del self.unanswered[0]
+        while self._sent and self._sent[0] <= sent_at:
+            del self.unanswered[0], self._sent[0]
 
     @property
     def deadline(self) -> float:
