@@ -1,0 +1,52 @@
+"""From a life that fails to the shortest one found that still does, for the same guarantee."""
+
+from __future__ import annotations
+
+import attrs
+
+from ._plan import Plan
+from ._play import Result, play
+
+__all__ = ["shrink"]
+
+
+def shrink(failed: Result, most: int = 300) -> Result:
+    """Return the failure of a shorter life: it ends sooner, and with fewer faults.
+
+    Args:
+        failed: The failure to begin with.
+        most: How many lives to try.
+    """
+    best, tries = failed, 0
+
+    def still_fails(plan: Plan) -> bool:
+        nonlocal best, tries
+        tries += 1
+        result = play(plan, failed.backend)
+        if result.guarantee != failed.guarantee:
+            return False
+        best = result
+        return True
+
+    seconds = best.plan.seconds
+    while seconds > 2 and tries < most:  # halve the life
+        seconds /= 2
+        if not still_fails(_shorter(best.plan, seconds)):
+            break
+    count = max(1, len(best.plan.faults) // 2)
+    while tries < most:  # leave out faults: first many at once, in the end one by one
+        at, shrank = 0, False
+        while at < len(best.plan.faults) and tries < most:
+            left = best.plan.faults[:at] + best.plan.faults[at + count :]
+            if still_fails(attrs.evolve(best.plan, faults=left)):
+                shrank = True
+            else:
+                at += count
+        if count == 1 and not shrank:
+            break
+        count = max(1, count // 2)
+    return best
+
+
+def _shorter(plan: Plan, seconds: float) -> Plan:
+    return attrs.evolve(plan, seconds=seconds, faults=tuple(each for each in plan.faults if each.at < seconds))
