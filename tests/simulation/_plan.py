@@ -34,6 +34,8 @@ class Plan:
     """Its length in virtual seconds, without the calm at the end."""
     faults: tuple[Fault, ...]
     ending: str
+    pace: float
+    """How many times longer than in the densest lives users, feeds and clocks wait: in step with the faults."""
     knows_repeats: bool
     """Whether messages have an identity, by which those that come on two connections are known."""
     replay: int
@@ -60,11 +62,15 @@ def plan_of(seed: int, seconds: float, every: float) -> Plan:
 
     rng = random.Random(f"life {seed}")
     ending = rng.choice(ENDINGS)
+    pace = min(5.0, max(1.0, every / 4))
+    beat = rng.choice(((2.0, 5.0), (4.0, 3.0), (3.0, 3.0)))
+    ping = rng.choice(((2.0, 5.0), (5.0, 4.0), (20.0, 20.0)))
     return Plan(
         seed=seed,
         seconds=seconds,
         faults=_faults(rng, sorted(FAULTS), seconds, every),
         ending=ending,
+        pace=pace,
         knows_repeats=rng.random() < 0.8,
         replay=rng.choice((0, 1, 3)),
         parse_is_async=rng.random() < 0.3,
@@ -75,8 +81,8 @@ def plan_of(seed: int, seconds: float, every: float) -> Plan:
         offset=rng.choice((0.0, 0.0, 0.7)),
         latency=rng.choice((0.0, 0.01, 0.05)),
         capacity=rng.choice((65536, 65536, 2000)),
-        beat=rng.choice(((2.0, 5.0), (4.0, 3.0), (3.0, 3.0))),
-        ping=rng.choice(((2.0, 5.0), (5.0, 4.0), (20.0, 20.0))),
+        beat=(beat[0] * pace, beat[1] * pace),
+        ping=(min(30.0, ping[0] * pace), min(30.0, ping[1] * pace)),
     )
 
 

@@ -202,10 +202,10 @@ PLANTED = [
         11,
     ),
     Bug(
-        "the URL with its secrets in events and logs",
-        "_session.py",
-        "self._core.emit(Connecting, url=mask_url(self.url))\n        return",
-        "self._core.emit(Connecting, url=self.url)\n        return",
+        "the URL with its secrets in an error",
+        "_stream_transport.py",
+        "exchange(stream, asking, mask_url(request.url))",
+        "exchange(stream, asking, request.url)",
         12,
     ),
     Bug(
@@ -216,10 +216,10 @@ PLANTED = [
         13,
     ),
     Bug(
-        "a frame that is too large is let pass for a wrong reason",
+        "broken text is refused with a wrong close code",
         "_stream_protocol.py",
-        "self._refuse(1009, str(error))",
-        "self._refuse(1002, str(error))",
+        'self._refuse(1007, "text that is not UTF-8", where)',
+        'self._refuse(1000, "text that is not UTF-8", where)',
         14,
     ),
 ]

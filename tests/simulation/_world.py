@@ -14,7 +14,7 @@ import attrs
 from anyio.abc import ByteStream
 
 from hypersockets import OpenRequest, StreamConnector
-from hypersockets.testing import Peer, PeerClosed, ScriptedServer
+from hypersockets.testing import Peer, PeerClosed, ScriptedServer, frame
 
 from . import _invariants as check
 from ._ledger import LOSSY, Ledger
@@ -33,7 +33,7 @@ TAPE = "tape"
 EXTRA = "extra"
 """The feed that is subscribed and unsubscribed all the time."""
 FEEDS = (*BASE, TAPE, EXTRA)
-RATE = 6.0
+RATE = 6.5
 """Messages a second, over all feeds."""
 _PAUSES = (0.25, 1.0, 2.0, 4.0)
 _PING_EVERY = 9.0
@@ -250,7 +250,7 @@ class World:
         try:
             while here.backlog and here.can_speak:
                 said, here.backlog = here.backlog, []
-                await here.peer.send_many(said)
+                await here.peer.send_raw(b"".join([frame(1, text.encode()) for text in said]))
         except PeerClosed:
             here.is_over = True
         finally:
@@ -280,7 +280,7 @@ class World:
         rng = random.Random(f"feeds {self.plan.seed}")
         ping_at = 0.0
         while True:
-            pause = rng.choice(_PAUSES)
+            pause = rng.choice(_PAUSES) * self.plan.pace
             await anyio.sleep(pause)
             self.clock += pause * self.skew
             left = max(1, round(pause * RATE))
