@@ -112,6 +112,8 @@ class Session:
         """Why it ended. ``None`` before that, and if it raised."""
         self.told = Told(core.subscriptions, has_say=old is None)
         self._inbox = Inbox()
+        if old is None and core.recent is not None:
+            core.recent = Overlap()  # what came before a loss comes on no connection that this one hands over to
         self._dispatch = Dispatch(
             core,
             self._inbox,
