@@ -188,6 +188,8 @@ class RetryPlan:
     fatal_close_codes: Collection[int]
     attempt: int = attrs.field(default=0, init=False)
     """Retries since the last session that was ready and stable: the argument of the next ``next_delay``."""
+    _floor: float = attrs.field(default=0.0, init=False)
+    """The least that the next delay may be, whatever ended the session."""
 
     def after(self, error: HyperSocketError, *, ready_for: float | None) -> Verdict:
         """Decide what follows a connection that ended with ``error``.
@@ -211,13 +213,23 @@ class RetryPlan:
             exhausted = ReconnectExhaustedError(_exhausted_text(self.attempt, error), attempts=self.attempt)
             exhausted.__cause__ = error
             return exhausted
-        if isinstance(error, HandshakeRejectedError) and error.retry_after is not None:
-            cap: Any = to_optional_seconds(getattr(self.strategy, "max_delay", None))
-            delay = max(delay, min(error.retry_after, cap if is_number(cap) else RETRY_AFTER_CAP))
+        self.refused(error)
+        delay, self._floor = max(delay, self._floor), 0.0
         if ready_for is not None:
             delay += self.offset
         self.attempt += 1
         return Wait(self.attempt, delay)
+
+    def refused(self, error: HyperSocketError, *, after: float = 0.0) -> None:
+        """Take note of a failed attempt: what its refusal asks for is a floor under the next delay.
+
+        Args:
+            error: Why it failed.
+            after: Seconds between the beginning of that delay and the refusal.
+        """
+        if isinstance(error, HandshakeRejectedError) and error.retry_after is not None:
+            cap: Any = to_optional_seconds(getattr(self.strategy, "max_delay", None))
+            self._floor = after + min(error.retry_after, cap if is_number(cap) else RETRY_AFTER_CAP)
 
     def note(self, ready_for: float | None) -> None:
         """Take note of a session that has ended: one that was ready and stable starts the counting anew."""

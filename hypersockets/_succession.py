@@ -107,6 +107,9 @@ class Succession:
                     await heir.over.wait()
                     if heir.ended is not None and heir.ended.ready_for is None:
                         self.session = session  # it came to nothing: the loss is what is to be mended
+                        since = None if ended is None else ended.lost_at
+                        after = 0.0 if since is None else anyio.current_time() - since
+                        self._plan.refused(heir.ended.error, after=after)
         finally:
             self.session = None
         assert ended is not None  # one that raises does it for a bug, and then this task is cancelled

@@ -7,7 +7,7 @@ import pytest
 
 import hypersockets as hs
 from hypersockets.testing import Peer, ScriptedServer
-from tests._live import Recorder, happened, idle, message, names, settings
+from tests._live import Recorder, happened, idle, message, names, of, settings, wait_for
 
 pytestmark = pytest.mark.anyio
 
@@ -62,3 +62,28 @@ async def test_what_came_before_a_loss_is_no_repeat() -> None:
             await client.rotate()
             await anyio.sleep(1)
             assert recorder.numbers == [*range(10), *range(3), *range(3, 6)], "of the third connection 2 is a repeat"
+
+
+async def test_a_refused_attempt_of_a_rotation_that_became_the_next_attempt_sets_the_floor() -> None:
+    """Lost while a rotation was being made, the client waits as long as that connection's refusal asks, from then on."""
+
+    async def script(peer: Peer) -> None:
+        if peer.number == 1:
+            await anyio.sleep(1)
+            server.peers[0].cut()
+            await anyio.sleep(2)
+            await peer.reject(503, {"Retry-After": "30"})
+        await idle(peer)
+
+    async with ScriptedServer(script) as server:
+        async with hs.connect(settings(server)) as client, anyio.create_task_group() as tasks:
+            tasks.start_soon(_rotate, client)
+            await wait_for(client, hs.Connected, 2)
+            refused, connecting = of(hs.ErrorOccurred, happened(client))[-1], of(hs.Connecting, happened(client))[-1]
+            assert (refused.at, connecting.at) == (3, 33)
+            assert of(hs.Reconnecting, happened(client))[-1].delay == 32, "counted from the loss, as every wait"
+
+
+async def _rotate(client: hs.Client) -> None:
+    with pytest.raises(hs.HandshakeRejectedError):
+        await client.rotate()
