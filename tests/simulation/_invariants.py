@@ -233,15 +233,15 @@ def _unanswered(life: Life, tap: Tap) -> list[tuple[str, float, float]]:
 
 
 @_of(8)
-def delay_is_within_bounds(life: Life, attempt: int, delay: float, retry_after: float | None, was_ready: bool) -> None:
+def delay_is_within_bounds(
+    life: Life, attempt: int, delay: float, retry_after: float | None, was_ready: bool, spent: float
+) -> None:
     longest = min(life.initial_delay * 2.0 ** min(attempt - 1, 60), life.max_delay)
-    low, high = longest * (1 - life.plan.jitter), longest
-    if retry_after is not None:
-        floor = min(retry_after, life.max_delay)
-        low, high = max(low, floor), max(high, floor)
+    floor = 0.0 if retry_after is None else min(retry_after, life.max_delay) + spent
     offset = life.plan.offset if was_ready else 0.0
-    if not (math.isfinite(delay) and low + offset - 1e-9 <= delay <= high + offset + 1e-9):
-        raise Violated(8, f"the delay of attempt {attempt} is {delay}, not in [{low + offset}, {high + offset}]")
+    low, high = max(longest * (1 - life.plan.jitter), floor) + offset, max(longest, floor) + offset
+    if not (math.isfinite(delay) and low - 1e-6 <= delay <= high + 1e-6):
+        raise Violated(8, f"the delay of attempt {attempt} is {delay}, not in [{low}, {high}]")
 
 
 @_of(9)

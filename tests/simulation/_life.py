@@ -215,7 +215,10 @@ class Life:
         if newest is not None:
             newest.retry_after = None  # the next attempt may come to no connection
         self.judge(check.attempts_are_counted, self, event.attempt)
-        self.judge(check.delay_is_within_bounds, self, event.attempt, event.delay, retry_after, self.lost_ready)
+        spent = (
+            event.at - self.lost_at if self.lost_ready else 0.0
+        )  # before the refusal, of an attempt that came at once
+        self.judge(check.delay_is_within_bounds, self, event.attempt, event.delay, retry_after, self.lost_ready, spent)
         self.attempts = event.attempt
         # The wait begins with the loss: taking leave of the server is a part of it.
         self.retry_at = (self.lost_at if self.lost_ready else event.at) + event.delay
