@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 KEPT: list[tuple[int, str, str]] = [
-    (254, "asyncio", "a pong that came after a pause was not known, and a healthy session was lost"),
+    (126, "asyncio", "a pong that came after a pause was not known, and a healthy session was lost"),
+    (47, "trio", "a rotation took messages for repeats that had come before a loss, and dropped them"),
+    (315, "trio", "the same, of another feed"),
+    (410, "asyncio", "Retry-After of an attempt that a rotation had begun was forgotten"),
 ]
 """Seed, backend, why; each is a life of `_fleet.CI`."""

@@ -104,6 +104,13 @@ class Ledger:
             before = before.old
         return False
 
+    def drop_repeats(self, tap: Tap) -> None:
+        """Do not wait for what a connection has only repeated: those before it are about to be forgotten."""
+        for feed, piles in self.piles.items():
+            for pile in piles:
+                if pile.tap is tap:
+                    pile.numbers = deque(n for n in pile.numbers if not self._may_be_repeat(tap, feed, n))
+
     def waiting(self, feed: str) -> list[int]:
         """Return what was delivered and has yet to be handled."""
         return [

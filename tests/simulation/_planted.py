@@ -110,6 +110,13 @@ PLANTED = [
         5,
     ),
     Bug(
+        "what came before a loss passes for a repeat",
+        "_session.py",
+        "            core.recent = Overlap()  # what came before",
+        "            pass  # what came before",
+        5,
+    ),
+    Bug(
         "the close reply is not awaited at a rotation",
         "_session.py",
         'self.end(lost, farewell=(1000, ""), linger=self._config.close_timeout)',

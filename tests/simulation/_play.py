@@ -19,7 +19,8 @@ import trio
 from hypersockets.testing import virtual_backend
 from tests._checkpoints import assert_nothing_waits
 
-from ._life import Life, LogCheck
+from ._chronicle import LogCheck
+from ._life import Life
 from ._plan import Plan
 
 __all__ = ["Result", "play"]

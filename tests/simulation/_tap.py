@@ -163,6 +163,9 @@ class Tap(ByteStream):
 
     async def aclose(self) -> None:
         self.is_closed = True
+        if self.garbage and self.was_abandoned:
+            self._world.life.garbage -= self.garbage
+            self._world.life.garbage_abandoned += self.garbage
         self._world.life.judge(check.rotation_hears_the_old_one_out, self._world.life, self)
         await self._stream.aclose()
 

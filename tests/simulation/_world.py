@@ -122,14 +122,21 @@ class World:
             stream = await self.server.connect(latency=plan.latency + self.slower, capacity=plan.capacity)
             self.taps = [tap for tap in self.taps if not tap.is_closed] + self.taps[-1:]
             old = next((tap for tap in self.taps if tap.session is session._old), None) if session._old else None
-            if old is not None and old.old is not None:
-                old.old.old = None  # so long ago that nothing can come from there
+            self._forget_ancestors(old)
             tap = Tap(stream, self, session, old, self.opened)
             self.opened += 1
             self.taps.append(tap)
             return tap
 
         return StreamConnector(open_stream=open_stream)
+
+    def _forget_ancestors(self, tap: Tap | None) -> None:
+        """Let go of connections from which nothing can come any more: else rotations all day would keep each of them."""
+        for _ in range(6):
+            tap = None if tap is None else tap.old
+        if tap is not None:
+            self.ledger.drop_repeats(tap)
+            tap.old = None
 
     def tap_of(self, peer: Peer) -> Tap:
         return next(tap for tap in reversed(self.taps) if tap.link is peer.link)
