@@ -228,11 +228,13 @@ class User(Chronicle):
     async def _ask(self, rng: random.Random) -> None:
         number, self.numbers = self.numbers, self.numbers + 1
         how, retry = rng.choice(("soon", "soon", "never")), rng.random() < 0.3
+        began = anyio.current_time()
         with suppress(hs.RequestTimeoutError, hs.ConnectionLostError):
             reply = await self.client.request(
                 f"ask {number} {how}", match=lambda m: m.get("id") == number, timeout=2.5, retry=retry
             )
             assert reply == {"channel": "reply", "id": number}
+        self.judge(check.request_is_bounded, anyio.current_time() - began, 2.5)
 
     async def _change(self, rng: random.Random) -> None:
         """Subscribe to the tape, which stays; and to another feed, or unsubscribe it."""
