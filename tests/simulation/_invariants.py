@@ -261,10 +261,8 @@ def waits_are_kept(life: Life, at: float) -> None:
 
 @_of(10)
 def ending_is_bounded(life: Life, seconds: float) -> None:
-    if life.ending.endswith("cancel"):
-        bound = 1.0  # for the close frame, and nothing else
-    else:
-        bound = life.drain_timeout + life.close_timeout + 2.0
+    # Cancelled: for the close frame, and nothing else.
+    bound = 1.0 if life.ending.endswith("cancel") else life.drain_timeout + life.close_timeout + 2.0
     if seconds > bound + 1e-6:
         raise Violated(10, f"the end ({life.ending}) took {seconds:.3f} s, and {bound} s is the most")
 
