@@ -103,6 +103,8 @@ class Tap(ByteStream):
         self.garbage = 0
         self.wrong: tuple[float, str] | None = None
         """When something malformed was delivered, and of what kind."""
+        self.said_goodbye_before = False
+        """Whether the client had sent its close frame by then."""
         self.closed_by_peer = False
         """Whether the server's close frame was delivered."""
         self.has_ended = False
@@ -150,7 +152,7 @@ class Tap(ByteStream):
             for head, payload in frames:
                 self._take(head, payload)
             if wrong is not None and not self.closed_by_peer:
-                self.wrong = self.wrong or (anyio.current_time(), wrong)
+                self._went_wrong(wrong)
         return data
 
     async def send(self, item: bytes) -> None:
@@ -171,20 +173,25 @@ class Tap(ByteStream):
 
     # What passes.
 
+    def _went_wrong(self, what: str) -> None:
+        if self.wrong is None:
+            self.wrong = anyio.current_time(), what
+            self.said_goodbye_before = self.close_code is not None
+
     def _take(self, head: int, payload: bytes) -> None:
         if self.wrong is not None or self.closed_by_peer:
             return  # nothing that follows counts
         opcode = head & 0x0F
         if opcode == _CLOSE:
             if len(payload) == 1:
-                self.wrong = anyio.current_time(), "protocol"
+                self._went_wrong("protocol")
             self.closed_by_peer = True
         elif opcode == _PONG:
             while self.pings and any(each == payload for each, _ in self.pings):
                 self.pings.popleft()
         elif opcode <= 2:
             if (opcode == 0) != (self._in.fragments is not None):
-                self.wrong = anyio.current_time(), "protocol"
+                self._went_wrong("protocol")
                 return
             whole = payload if self._in.fragments is None else self._in.fragments + payload
             self._in.fragments = None if head & 0x80 else whole
@@ -195,7 +202,7 @@ class Tap(ByteStream):
         try:
             text = payload.decode()
         except UnicodeDecodeError:
-            self.wrong = anyio.current_time(), "text"
+            self._went_wrong("text")
             return
         if text == GARBAGE:
             self.garbage += 1
