@@ -34,6 +34,8 @@ def shrink(failed: Result, most: int = 300, patience: float = 60.0) -> Result:
         best = result
         return True
 
+    if failed.virtual < best.plan.seconds:  # what would have come after the failure
+        still_fails(_shorter(best.plan, failed.virtual + 1))
     seconds = best.plan.seconds
     while seconds > 2 and may_go_on():  # halve the life
         seconds /= 2
