@@ -24,8 +24,8 @@ nox.needs_version = ">=2025.2.9"
 nox.options.default_venv_backend = "virtualenv"
 nox.options.reuse_existing_virtualenvs = True
 nox.options.error_on_missing_interpreters = True
-nox.options.sessions = ["lint", "types", "floors", "tests", "examples", "wire", "autobahn", "package", "coverage"]
-nox.options.sessions = ["lint", "types", "floors", "tests", "examples", "wire", "simulate", "package", "coverage"]
+nox.options.sessions = ["lint", "types", "floors", "tests", "examples", "wire", "simulate", "autobahn", "package"]
+nox.options.sessions += ["coverage"]
 
 ROOT = Path(__file__).parent
 REPORTS = ROOT / ".reports"
@@ -341,6 +341,8 @@ def soak(session: nox.Session) -> None:
     """Half an hour of a fast feed that is dropped and rotated all the time; try `-- --minutes 2 --backend trio`."""
     session.install("-e", ".")
     session.run("python", "-m", "benchmarks.soak", *session.posargs)
+
+
 @nox.session(python=NEWEST)
 def simulate(session: nox.Session) -> None:
     """Play whole lives in virtual time, from one number each; try `-- --seeds 1000`, `-- --seed 7`, `-- --planted`."""

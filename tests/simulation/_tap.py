@@ -157,6 +157,14 @@ class Tap(ByteStream):
 
     async def send(self, item: bytes) -> None:
         await self._stream.send(item)
+        self._written(item)
+
+    def send_nowait(self, item: bytes) -> int:
+        count = self._stream.send_nowait(item)
+        self._written(item[:count])
+        return count
+
+    def _written(self, item: bytes) -> None:
         for head, payload in self._out.frames(item)[0]:
             self._wrote(head & 0x0F, payload)
 
