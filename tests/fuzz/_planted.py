@@ -81,15 +81,17 @@ BUGS = (
         "a wrong Sec-WebSocket-Accept is taken",
         "upgrade",
         "_handshake.py",
-        "        # Not its text, which quotes the peer: that may have sent back our own headers.\n",
-        "        if isinstance(error, InvalidHeader) and error.name == 'Sec-WebSocket-Accept':\n            return\n",
+        "    except InvalidHandshake as error:\n        raise wrong(",
+        "    except InvalidHandshake as error:\n"
+        "        if isinstance(error, InvalidHeader) and error.name == 'Sec-WebSocket-Accept':\n            return\n"
+        "        raise wrong(",
     ),
     Bug(
         "the cause of an error quotes the response",
         "upgrade",
         "_handshake.py",
-        'answered the handshake wrongly: {why}") from None',
-        'answered the handshake wrongly: {why}") from error',
+        'raise wrong(request, error.name if isinstance(error, InvalidHeader) else "") from None',
+        'raise wrong(request, error.name if isinstance(error, InvalidHeader) else "") from error',
     ),
     Bug(
         "a date in Retry-After that makes no sense raises",
