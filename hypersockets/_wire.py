@@ -87,10 +87,6 @@ class Wire:
         self._send_nowait = None if self._send_many is None else getattr(transport, "send_nowait", None)
         self._begun: Outgoing | None = None
         """What was written in part without waiting: to be finished first."""
-        self._start_ping: Callable[[Callable[[float], None]], Awaitable[None]] | None
-        self._start_ping = getattr(transport, "start_ping", None)
-        self._ping_nowait: Callable[[Callable[[float], None]], bool] | None = getattr(transport, "ping_nowait", None)
-        """Writes a ping if that needs no waiting; returns whether it did. ``None`` where the transport cannot."""
         self._pings: list[Callable[[float], None]] = []
         """Protocol pings to be written: what to do when each is answered."""
         self._bell = Bell()
@@ -289,11 +285,12 @@ class Wire:
     @property
     def can_ping(self) -> bool:
         """Whether :meth:`ping` may be called: the transport can send a ping without waiting for its answer."""
-        return self._start_ping is not None
+        return hasattr(self._transport, "start_ping")
 
     def ping(self, on_pong: Callable[[float], None]) -> None:
         """Have a protocol ping sent."""
-        if self._ping_nowait is not None and self._bell.is_quiet and self._ping_nowait(on_pong):
+        ping_nowait: Callable[[Callable[[float], None]], bool] | None = getattr(self._transport, "ping_nowait", None)
+        if ping_nowait is not None and self._bell.is_quiet and ping_nowait(on_pong):
             return
         self._pings.append(on_pong)
         self._bell.ring()
@@ -310,9 +307,9 @@ class Wire:
         """Send what waits, until the connection ends."""
         try:
             while True:
-                while self._pings and self._start_ping is not None:
+                while self._pings:
                     with suppress(ConnectionLostError):  # the reader will say why
-                        await self._start_ping(self._pings.pop(0))
+                        await self._transport.start_ping(self._pings.pop(0))  # type: ignore[attr-defined]
                 items, is_begun = ([self._begun], True) if self._begun is not None else (self._next(), False)
                 if not items:
                     if not self._serves_users:
