@@ -7,33 +7,34 @@ writing to the stream meanwhile, nor have left anything unwritten.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from functools import partial
+from typing import Any
 
 import anyio
 from anyio.abc import ByteStream, SocketAttribute, SocketStream
 
-__all__ = ["writer_of"]
+__all__ = ["sink_of", "write"]
 
 
-def writer_of(stream: ByteStream) -> Callable[[bytes], int] | None:
-    """Return what writes to a stream without waiting, and returns how many bytes the stream took.
+def sink_of(stream: ByteStream) -> Any:
+    """Return what to :func:`write` to, for a stream to take it at once: its socket, or itself.
 
     ``None``: that cannot be done. Under TLS there is no socket for plain bytes; a stream of another kind needs a method
     ``send_nowait``.
     """
-    send_nowait: Callable[[bytes], int] | None = getattr(stream, "send_nowait", None)
-    if send_nowait is not None:
-        return partial(_try, send_nowait)
+    if hasattr(stream, "send_nowait"):
+        return stream
     if os.name != "posix" or not isinstance(stream, SocketStream):
         return None
-    # On asyncio it is a stand-in that cannot send, but its number can be written to.
-    fileno = stream.extra(SocketAttribute.raw_socket).fileno
-    return partial(_try, lambda data: os.write(fileno(), data))
+    return stream.extra(SocketAttribute.raw_socket)  # on asyncio a stand-in that cannot send, but has the number
 
 
-def _try(write: Callable[[bytes], int], data: bytes) -> int:
+def write(sink: Any, data: bytes) -> int:
+    """Write, and return how many bytes were taken: none, too, if it is full, broken or closed.
+
+    Whoever waits to write will be told which.
+    """
     try:
-        return write(data)
+        count: int = sink.send_nowait(data) if hasattr(sink, "send_nowait") else os.write(sink.fileno(), data)
     except (OSError, anyio.BrokenResourceError, anyio.ClosedResourceError):
-        return 0  # full, broken or closed: who waits to write will be told which
+        return 0
+    return count

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import suppress
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import anyio
 import attrs
@@ -14,7 +13,7 @@ from anyio.lowlevel import checkpoint_if_cancelled
 from ._bell import Flag
 from ._endings import GRACE, STREAM_ERRORS, Loss
 from ._errors import ConnectionLostError
-from ._nowait import writer_of
+from ._nowait import sink_of, write
 
 __all__ = ["Outbound", "Writer"]
 
@@ -41,9 +40,8 @@ class Writer:
     _stream: ByteStream
     _tasks: TaskGroup
     _outbound: Outbound
-    _send_nowait: Callable[[bytes], int] | None = attrs.field(
-        default=attrs.Factory(lambda writer: writer_of(writer._stream), takes_self=True), init=False
-    )
+    _sink: Any = attrs.field(default=attrs.Factory(lambda writer: sink_of(writer._stream), takes_self=True), init=False)
+    """Where to write without waiting. ``None`` if that cannot be done."""
     _written: Flag | None = attrs.field(default=None, init=False)  # set at the end of a write; None while there is none
     _rest: bytes = attrs.field(default=b"", init=False)  # of what was written without waiting: the next to be written
     _loss: Loss | None = attrs.field(default=None, init=False)  # set during a write and for ever after a bad one
@@ -54,9 +52,9 @@ class Writer:
 
         ``None``: it takes nothing, or something else is being written.
         """
-        if self._send_nowait is None or self._written is not None or self._loss is not None or self._rest:
+        if self._sink is None or self._written is not None or self._loss is not None or self._rest:
             return None
-        taken = self._send_nowait(data)
+        taken = write(self._sink, data)
         if not taken:
             return None
         self._rest = data[taken:]
