@@ -1,0 +1,136 @@
+"""Report what `mutmut run` has left in `mutants/`: a table of modules, then each survivor that nobody has judged.
+
+First each survivor is tried once more, in a process of its own with the module's own test file: mutmut forks after all
+is imported, so what does its work at import (a function that makes a validator, an error made in a table of samples) is
+there before the mutant is.
+
+`docs/mutation.md` holds the verdicts, a line for each survivor, which begins as the line printed here does. It is known
+again by what was changed, not by mutmut's number, which moves when the function is edited. Run by `nox -s mutate`.
+"""
+
+from __future__ import annotations
+
+import operator
+import os
+import re
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from itertools import takewhile
+from pathlib import Path
+
+import attrs
+from mutmut.mutation.data import SourceFileMutationData
+from mutmut.mutation.diff_apply import get_diff_for_mutant
+from mutmut.stats import status_by_exit_code
+from mutmut.utils.file_utils import walk_mutatable_files
+from mutmut.utils.format_utils import orig_function_and_class_names_from_key
+
+VERDICTS = Path("docs/mutation.md")
+COLUMNS = ("killed", "timeout", "survived", "no tests", "not run")
+SURVIVED, KILLED, NO_TESTS, TIMEOUT = 0, 1, 33, 36
+"""As mutmut writes them down."""
+UNNOTICED = (SURVIVED, NO_TESTS)
+LONGEST = 60.0
+"""Seconds that one test file may take with a mutant in it."""
+
+
+@attrs.frozen
+class Mutant:
+    """One place in the code that was broken, and what came of it."""
+
+    key: str
+    path: Path
+    status: str
+
+    def __str__(self) -> str:
+        function, class_name = orig_function_and_class_names_from_key(self.key)
+        old, new = changed(get_diff_for_mutant(self.key, path=self.path))
+        qualified = f"{class_name}.{function}" if class_name else function
+        return f"`{self.path.stem}.{qualified}`: `{old}` → `{new}`"
+
+
+def alike(old: list[str], new: list[str]) -> int:
+    """Return how many words two lists have in common from the start."""
+    return sum(1 for _ in takewhile(bool, map(operator.eq, old, new)))
+
+
+def changed(diff: str) -> tuple[str, str]:
+    """Return what a diff takes away and what it puts there, with a few words before and after."""
+    lines = diff.splitlines()[2:]  # after the file's names
+    texts = (" ".join(line[1:].strip() for line in lines if line.startswith(sign)) for sign in "-+")
+    old, new = (re.findall(r"\w+|\s+|[^\w\s]", text) for text in texts)
+    start = alike(old, new)
+    end = alike(old[start:][::-1], new[start:][::-1])
+    before, after = ("".join(words[max(0, start - 6) : len(words) - max(0, end - 6)]).strip() for words in (old, new))
+    return before, after
+
+
+def mutants() -> Iterator[Mutant]:
+    """Yield every mutant that was made."""
+    for path in sorted(walk_mutatable_files()):
+        data = SourceFileMutationData(path=path)
+        data.load()
+        for key, code in data.exit_code_by_key.items():
+            status = "not run" if code is None else status_by_exit_code[code]
+            # What it calls a fault is the end of what did not heed the first signal.
+            yield Mutant(key, path, "timeout" if status == "segfault" else status)
+
+
+def notices(module: Path, mutant: str) -> int:
+    """Run the test file of a module with one mutant (``""``: none) in it, and return the exit code to write down."""
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", f"tests/test{module.stem}.py"]
+    env = {**os.environ, "MUTANT_UNDER_TEST": mutant}
+    try:
+        code = subprocess.run(
+            command, cwd="mutants", env=env, capture_output=True, timeout=LONGEST, check=False
+        ).returncode
+    except subprocess.TimeoutExpired:
+        return TIMEOUT
+    return KILLED if code else SURVIVED
+
+
+def try_again(module: Path) -> None:
+    """Try the survivors of one module once more, and write down which of them its tests notice after all."""
+    data = SourceFileMutationData(path=module)
+    data.load()
+    again = [key for key, code in data.exit_code_by_key.items() if code is not None and code in UNNOTICED]
+    if again and notices(module, "") != SURVIVED:
+        raise SystemExit(f"the tests of {module} fail without any mutant")
+    for key in again:
+        data.exit_code_by_key[key] = notices(module, key)
+        data.save()
+
+
+def table(made: list[Mutant]) -> Iterator[str]:
+    """Yield the lines of a Markdown table: how the mutants of each module fared."""
+    yield f"| module | mutants | {' | '.join(COLUMNS)} | noticed |"
+    yield f"|---|{'---:|' * (len(COLUMNS) + 2)}"
+    of_module: dict[str, Counter[str]] = {}
+    for mutant in made:
+        of_module.setdefault(f"`{mutant.path.stem}`", Counter())[mutant.status] += 1
+    total = sum(of_module.values(), Counter())
+    for name, counts in [*of_module.items(), ("all", total)]:
+        run = counts.total() - counts["not run"]
+        noticed = f"{100 * (counts['killed'] + counts['timeout']) / run:.1f} %" if run else "-"
+        yield f"| {name} | {counts.total()} | {' | '.join(str(counts[each]) for each in COLUMNS)} | {noticed} |"
+
+
+def main() -> int:
+    """Print the report; fail if a mutant survived that is not judged."""
+    for module in sorted(walk_mutatable_files()):
+        try_again(module)
+    made = list(mutants())
+    print(*table(made), sep="\n")
+    judged = VERDICTS.read_text("utf-8") if VERDICTS.exists() else ""
+    unnoticed = [mutant for mutant in made if mutant.status not in ("killed", "timeout", "not run")]
+    unjudged = [(mutant, text) for mutant in unnoticed if (text := str(mutant)) not in judged]
+    for mutant, text in unjudged:
+        print(f"- {text}: {mutant.status} ({mutant.key})")
+    print(f"{len(unnoticed)} survived, {len(unjudged)} of them without a verdict in {VERDICTS}")
+    return 1 if unjudged else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
