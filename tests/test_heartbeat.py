@@ -61,7 +61,10 @@ def test_messages(message: Any, pong: Any) -> None:
         (lambda: loose(1, {"op": SECRET}), "Heartbeat.message is of type dict"),
         (lambda: loose(1, SECRET + "\ud800"), "Heartbeat.message cannot be sent"),
         (lambda: loose(1, "p", pong=5), "Heartbeat.pong is 5; it must be str or bytes, or None"),
-        (lambda: loose(1, "p", pong=dictated), "Heartbeat.pong is an async function"),
+        (
+            lambda: loose(1, "p", pong=dictated),
+            r"Heartbeat.pong is an async function; it must be a callable \(frame\) -> bool, and not async$",
+        ),
     ],
 )
 def test_bad_heartbeats(make: Callable[[], object], text: str) -> None:

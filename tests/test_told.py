@@ -107,6 +107,9 @@ class Feed:
     def is_ack(self, message: Any) -> bool | None:
         return True if message == "ok" else None
 
+    def is_snapshot(self, message: Any) -> bool | None:
+        return True if message in ("ok", "snapshot") else None
+
 
 def shared_function(message: Any) -> bool | None:
     return True if message == "ok" else None
@@ -130,6 +133,36 @@ def test_equal_objects_have_acks_of_their_own() -> None:
     told, (a, b) = told_set(*(Subscription(name, ack=Feed().is_ack) for name in "ab"))
     send(told, a, b)
     assert told.offer("ok") == [(a, True), (b, True)]
+
+
+def test_methods_of_one_object_are_two_acks() -> None:
+    """Which method of a feed it is tells entries apart, not only whose."""
+    told, (a, b) = told_set(Subscription("a", ack=feed.is_ack), Subscription("b", ack=feed.is_snapshot))
+    send(told, a, b)
+    assert told.offer("ok") == [(a, True), (b, True)]
+
+
+def test_entries_that_share_an_ack_hide_no_others() -> None:
+    """The second of them is passed over; what was sent after it is asked all the same."""
+    acks = {"a": shared_function, "b": shared_function, "c": feed.is_ack}
+    told, (a, _, c) = told_set(*(Subscription(name, ack=ack) for name, ack in acks.items()))
+    send(told, *told.unsent())
+    assert told.offer("ok") == [(a, True), (c, True)]
+
+
+def test_out_is_what_was_written() -> None:
+    """An entry is out when its write has returned, not while it may wait for its turn."""
+    told, (a, b) = told_set("a", Subscription("b", ack=says("b")))
+    for wanted in (a, b):
+        assert not told.is_out(wanted)
+        told.sending(wanted)
+        assert (told.was_sent(wanted), told.is_out(wanted)) == (True, False)
+        told.sent(wanted)
+        assert told.is_out(wanted)
+    told.offer("no b")
+    assert told.is_out(b)
+    told.forget(b)
+    assert (told.is_out(a), told.is_out(b)) == (True, False)
 
 
 def test_an_ack_that_raises() -> None:
