@@ -245,7 +245,7 @@ def test_durations(field: str) -> None:
         ("batch_subscriptions", ["sub"], "batch_subscriptions is of type list; it must be a callable or None"),
         ("send_limit", (5, 1), "send_limit is of type tuple; it must be a SendLimit or None"),
         ("send_limit", SendLimit, "send_limit is the class SendLimit; it must be a SendLimit or None"),
-        ("framing", 5, r"framing is 5; it must be a callable .*, or None"),
+        ("framing", 5, r"framing is 5; it must be a callable \(\) -> \(frame\) -> frames, or None"),
         ("framing", answers, "framing is an async function"),
         ("sequence", 5, r"sequence is 5; it must be a callable \(message\) -> \(key, number\) or None, or None"),
         ("sequence", answers, "sequence is an async function"),
@@ -263,7 +263,7 @@ def test_durations(field: str) -> None:
         ("ping_timeout", 0, "ping_timeout is 0.0"),
         ("heartbeat", 30, "heartbeat is 30; it must be a Heartbeat or None"),
         ("heartbeat", Heartbeat, "heartbeat is the class Heartbeat"),
-        ("passive_ping", 5, "passive_ping is 5; it must be a callable .*, or None"),
+        ("passive_ping", 5, r"passive_ping is 5; it must be a callable \(frame\) -> reply or None, or None"),
         ("passive_ping", answers, "passive_ping is an async function"),
         ("idle_timeout", 0, "idle_timeout is 0.0; .*, a timedelta or None"),
         ("reconnect_strategy", None, r"reconnect_strategy is None; it must be an object with next_delay\(attempt\)"),
@@ -309,6 +309,27 @@ def test_a_transport_that_cannot_rotate() -> None:
             config(transport=transport, max_connection_age=60)
         with pytest.raises(ConfigurationError, match=r"^rotation is None"):
             config(transport=transport).check_rotation()
+
+
+@pytest.mark.parametrize("interval", [2, timedelta(seconds=2), 0.5])
+def test_heartbeats_that_would_take_all_that_may_be_sent(interval: Any) -> None:
+    """Five messages in ten seconds, and one every two: nothing is left for others, so it is refused, and says why."""
+    seconds = Heartbeat(interval, "beat").interval
+    text = (
+        f"^heartbeat.interval is {seconds:g}: every {seconds:g} s one of the 5 messages that send_limit allows in 10 s "
+        "leaves nothing for others; take a longer interval$"
+    )
+    with pytest.raises(ConfigurationError, match=text):
+        config(send_limit=SendLimit(5, 10), heartbeat=Heartbeat(interval, "beat"))
+
+
+@pytest.mark.parametrize("heartbeat", [None, Heartbeat(2.01, "beat"), Heartbeat(answers, "beat")])
+def test_heartbeats_that_leave_room_for_others(heartbeat: Any) -> None:
+    """A slower one does, and of one that the server is to dictate nothing is known yet; no limit allows any."""
+    limit = SendLimit(5, 10)
+    made = config(send_limit=limit, heartbeat=heartbeat)
+    assert (made.send_limit, made.heartbeat) == (limit, heartbeat)
+    assert config(heartbeat=Heartbeat(0.01, "beat")).send_limit is None
 
 
 def test_every_field_has_a_bad_value() -> None:
