@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Awaitable, Generator
 from typing import Any
 
 import pytest
 from hypothesis import given, strategies as st
 
-from hypersockets._message import as_message, frame_size, matcher, maybe_await
+from hypersockets._message import SMALL, as_message, counted_size, frame_size, matcher, maybe_await
 
 anything = st.one_of(st.text(max_size=20), st.binary(max_size=20))
 
@@ -23,6 +24,15 @@ def test_size_of_text_is_that_of_its_bytes(text: str) -> None:
 def test_size_of_bytes(data: bytes) -> None:
     """Sizes are those of the payload on the wire."""
     assert frame_size(data) == len(data)
+
+
+@pytest.mark.parametrize("unit", ["x", "é", "\U0001f600", b"x"])
+def test_what_waits_counts_for_the_memory_that_it_takes(unit: str | bytes) -> None:
+    """Up to ``SMALL`` characters or bytes all count the same; more count for the memory that they take."""
+    assert [counted_size(unit * length) for length in (0, 1, SMALL)] == [SMALL] * 3
+    for length in (SMALL + 1, 100_000):
+        frame = unit * length
+        assert counted_size(frame) == sys.getsizeof(frame)
 
 
 @given(anything)
