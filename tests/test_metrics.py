@@ -60,6 +60,12 @@ def test_snapshot_stands() -> None:
 
 
 def test_errors_are_not_taken_apart() -> None:
-    """The last error is in the snapshot as it was raised."""
-    error = OSError("x")
-    assert Counters(last_error=error).snapshot(connection_state=ConnectionState.CLOSED, queued=0).last_error is error
+    """The last error is in the snapshot as it was raised, even one that is a class of attrs."""
+
+    @attrs.define
+    class Refused(Exception):
+        why: str
+
+    for error in (OSError("x"), Refused("x")):
+        counters = Counters(last_error=error)
+        assert counters.snapshot(connection_state=ConnectionState.CLOSED, queued=0).last_error is error
