@@ -94,6 +94,7 @@ def test_mask_headers() -> None:
     """Header values are masked, all of them; names are shown."""
     assert mask_headers({"Authorization": SECRET, "X-\n": SECRET}) == "{'Authorization': '***', 'X-\\\\n': '***'}"
     assert mask_headers({}) == "{}"
+    assert mask_headers({"X" * 60: SECRET, "Y" * 61: SECRET}) == f"{{'{'X' * 60}': '***', '{'Y' * 59}…': '***'}}"
     assert mask_headers([("Authorization", SECRET)]) == "list"
     assert mask_headers(lambda: {"Authorization": SECRET}) == "function"
 
