@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from datetime import timedelta
 from typing import Any
 
@@ -19,6 +19,7 @@ from hypersockets._routing import (
     Route,
     as_route,
     as_routes,
+    awaited,
     check_router,
     handler_function,
 )
@@ -61,6 +62,34 @@ def test_objects_handle() -> None:
     for handler in (Handling(), CallableHandling()):
         assert handler_function(handler) == handler.handle
         assert Route(handler).handler is handler
+
+
+class Later:
+    """Can be awaited, though it is no coroutine."""
+
+    def __init__(self, taken: list[Any], message: Any) -> None:
+        self.taken, self.message = taken, message
+
+    def __await__(self) -> Generator[None, None, None]:
+        self.taken.append(self.message)
+        return
+        yield
+
+
+def test_whatever_handles_can_be_awaited() -> None:
+    """A plain function is called, and what it returns is awaited if it can be; what is async already stays itself."""
+    taken: list[Any] = []
+
+    async def on_async(message: Any) -> None:
+        taken.append(message)
+
+    assert awaited(None) is None
+    assert awaited(on_async) is on_async
+    for handler in (taken.append, lambda message: on_async(message), lambda message: Later(taken, message), len):
+        handle: Any = awaited(handler)
+        with pytest.raises(StopIteration):  # how a coroutine that never waits returns
+            handle("ab").send(None)
+    assert taken == ["ab"] * 3
 
 
 class NotQuite:
@@ -108,7 +137,7 @@ def test_good_routes(overflow: Any) -> None:
         ({"overflow": "drop"}, r"overflow is 'drop'; it must be one of \('block', 'drop_oldest', 'drop_newest', 'rec"),
         ({"overflow": None}, "overflow is None"),
         ({"overflow": ["block"]}, "overflow is"),
-        ({"conflate": "symbol"}, "Route.conflate is of type str; .*, or None"),
+        ({"conflate": "symbol"}, r"Route.conflate is of type str; it must be a callable \(message\) -> key, or None$"),
         ({"conflate": later}, "Route.conflate is an async function"),
         ({"stale_after": 0}, "stale_after is 0.0; .* more than 0, a timedelta or None"),
         ({"stale_after": math.inf}, "stale_after is inf"),
