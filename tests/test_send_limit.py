@@ -149,11 +149,9 @@ def test_who_leaves_gives_its_place_and_its_room_back() -> None:
     assert [since for _, _, since, _ in sender.sent] == [0.0, 3.0]
 
 
-def test_what_is_withdrawn_takes_no_slot() -> None:
-    """The place in the line is given up, and whoever stands behind is told."""
-    window = Window(1, 10.0)
+def joined(window: Window, waiting: dict[str, int]) -> tuple[dict[str, Share], list[str]]:
+    """Let connections take part that have so many messages waiting; return them, and who is woken."""
     woken: list[str] = []
-    waiting = {"a": 1, "b": 1}
 
     def share(name: str) -> Share:
         return Share(
@@ -167,6 +165,27 @@ def test_what_is_withdrawn_takes_no_slot() -> None:
     shares = {name: share(name) for name in waiting}
     for each in shares.values():
         window.join(each)
+    return shares, woken
+
+
+def test_who_leaves_the_line_is_waited_for_by_nobody() -> None:
+    """A connection that is lost while it waits takes its messages with it: the next in the line comes first."""
+    window = Window(1, 10.0)
+    shares, woken = joined(window, {"a": 1, "b": 1})
+    window.begin(1)
+    window.end(1, 0.0)
+    assert [window.turn(shares[name], 1.0) for name in "ab"] == [(0, 10.0), (0, math.inf)]
+    window.leave(shares["a"])
+    assert "b" in woken
+    assert window.turn(shares["b"], 2.0) == (0, 10.0)
+    assert window.turn(shares["b"], 10.0)[0] == 1
+
+
+def test_what_is_withdrawn_takes_no_slot() -> None:
+    """The place in the line is given up, and whoever stands behind is told."""
+    window = Window(1, 10.0)
+    waiting = {"a": 1, "b": 1}
+    shares, woken = joined(window, waiting)
     window.begin(1)
     window.end(1, 0.0)
     assert window.turn(shares["a"], 1.0) == (0, 10.0)
