@@ -76,7 +76,10 @@ class _Resume:
         (lambda: loose(SECRET + "\ud800"), "Subscription.message cannot be sent"),
         (lambda: loose("a", unsubscribe=len), "Subscription.unsubscribe is of type builtin_function_or_method"),
         (lambda: loose("a", unsubscribe=5), "Subscription.unsubscribe is 5; it must be str or bytes, or None"),
-        (lambda: loose("a", ack=SECRET), "Subscription.ack is of type str; .*message.*, or None"),
+        (
+            lambda: loose("a", ack=SECRET),
+            r"Subscription.ack is of type str; it must be a callable \(message\) -> bool \| None, or None$",
+        ),
         (lambda: loose("a", ack=never), "Subscription.ack is an async function"),
         (lambda: loose("a", key=[SECRET]), "Subscription.key is of type list; it must be hashable"),
         (lambda: loose(_Resume()), "Subscription.key is of type _Resume; it must be hashable .* the message"),
@@ -174,6 +177,18 @@ def test_an_entry_is_wanted_as_long_as_anybody_wants_it() -> None:
     assert not subscriptions.let_go(wanted)
     assert subscriptions.get("a") is other
     assert ended == []
+
+
+def test_what_is_to_be_kept_outlives_blocks() -> None:
+    """``subscribe``, before a block or in it, is a wish of its own: the end of the block drops nothing."""
+    subscriptions = SubscriptionSet()
+    scope = lambda: pytest.fail("nobody drops it")  # noqa: E731
+    wanted = subscriptions.want(Subscription("a"), scope)
+    subscriptions.want(Subscription("a"))
+    assert not subscriptions.let_go(wanted, scope)
+    assert subscriptions.get("a") is wanted
+    assert subscriptions.let_go(wanted)
+    assert subscriptions.get("a") is None
 
 
 def test_drop_ends_every_wish() -> None:
