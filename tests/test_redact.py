@@ -144,6 +144,7 @@ def test_mask_text_says_what_it_cut() -> None:
         pytest.param(10**5000, "an enormous number", "an enormous number", id="enormous"),
         pytest.param([10**5000], "an enormous number", "of type list", id="list"),
         (2**256 - 1, str(2**256 - 1), str(2**256 - 1)),
+        pytest.param(2**256, "an enormous number", "an enormous number", id="just enormous"),
     ],
 )
 def test_show_and_describe(value: object, shown: str, described: str) -> None:
