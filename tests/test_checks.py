@@ -269,7 +269,8 @@ def test_good_messages(value: object, kwargs: dict[str, bool]) -> None:
 )
 def test_bad_messages(value: object, kwargs: dict[str, bool], why: str) -> None:
     """What can never be sent is refused, and its text is not shown."""
-    assert why in refusal(check_message, value, **kwargs)
+    text = refusal(check_message, value, **kwargs)
+    assert text.endswith(why) if "must be str" in why else why in text
 
 
 async def _async_function(message: object) -> None:
