@@ -191,6 +191,25 @@ def test_mute_peer_with_timeout_longer_than_interval() -> None:
     assert beats.deadline == 85.0
 
 
+def test_an_answer_to_one_beat_answers_those_before_it() -> None:
+    """Itself included, and none that was sent later: a pong that comes late does not excuse the newest ping."""
+    beats = Beats.starting(0.0, interval=10.0, timeout=35.0)
+    assert all(beats.due(at) for at in (10.0, 20.0, 30.0))
+    beats.answered(9.9)
+    assert beats.deadline == 45.0
+    beats.answered(20.0)
+    assert beats.deadline == 65.0
+    beats.answered(30.0)
+    assert beats.deadline == math.inf
+
+
+def test_very_many_unanswered_beats_are_not_all_remembered() -> None:
+    """Memory is bounded where the timeout is long; the oldest, which decides, is among them."""
+    beats = Beats.starting(0.0, interval=1.0, timeout=1e6)
+    assert all(beats.due(float(at)) for at in range(1, 201))
+    assert beats.unanswered == [float(at) for at in range(1, 65)]
+
+
 def test_our_own_silence_does_not_count() -> None:
     """Time in which nothing was read does not run against the peer; the beats go on."""
     beats = Beats.starting(0.0, interval=10.0, timeout=15.0)
