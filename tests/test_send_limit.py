@@ -149,14 +149,14 @@ def test_who_leaves_gives_its_place_and_its_room_back() -> None:
     assert [since for _, _, since, _ in sender.sent] == [0.0, 3.0]
 
 
-def joined(window: Window, waiting: dict[str, int]) -> tuple[dict[str, Share], list[str]]:
+def joined(window: Window, waiting: dict[str, int], beats: Beats | None = None) -> tuple[dict[str, Share], list[str]]:
     """Let connections take part that have so many messages waiting; return them, and who is woken."""
     woken: list[str] = []
 
     def share(name: str) -> Share:
         return Share(
             window=window,
-            beats=lambda: None,
+            beats=lambda: beats if name == "a" else None,
             keeps_room=lambda: False,
             waiting=lambda: (0, waiting[name]),
             wake=lambda: woken.append(name),
@@ -182,7 +182,7 @@ def test_who_leaves_the_line_is_waited_for_by_nobody() -> None:
 
 
 def test_what_is_withdrawn_takes_no_slot() -> None:
-    """The place in the line is given up, and whoever stands behind is told."""
+    """Nobody waits for it; the place in the line is given up, and whoever stands behind is told."""
     window = Window(1, 10.0)
     waiting = {"a": 1, "b": 1}
     shares, woken = joined(window, waiting)
@@ -191,13 +191,47 @@ def test_what_is_withdrawn_takes_no_slot() -> None:
     assert window.turn(shares["a"], 1.0) == (0, 10.0)
     assert window.turn(shares["b"], 1.0) == (0, math.inf)  # behind another: nobody knows
     waiting["a"] = 0
+    assert window.turn(shares["b"], 1.0) == (0, 10.0)
     assert window.turn(shares["a"], 2.0) == (0, math.inf)
     assert "b" in woken
-    assert window.turn(shares["b"], 2.0) == (0, 10.0)
+    waiting["a"] = 1
+    assert window.turn(shares["a"], 3.0) == (0, math.inf)  # behind the other now
     assert window.turn(shares["b"], 10.0)[0] == 1
+    waiting["a"] = 0
     for each in shares.values():
         window.leave(each)
     assert window.turn(shares["a"], 11.0) == (0, math.inf)
+
+
+def test_who_goes_first_leaves_one_for_each_behind() -> None:
+    """A connection with much to say takes what nobody behind it needs, and the rest in its next turn."""
+    window = Window(4, 10.0)
+    shares, _ = joined(window, {"a": 4, "b": 1, "c": 9})
+    window.begin(4)
+    window.end(4, 0.0)
+    for name in "abc":
+        window.turn(shares[name], 1.0)
+    assert window.turn(shares["a"], 10.0)[0] == 2
+    window.begin(2)
+    assert window.turn(shares["b"], 10.0)[0] == 1
+
+
+@pytest.mark.parametrize(("interval", "due"), [(20.0, 5.2), (100.0, 5.5)])
+def test_what_waits_for_a_heartbeat_asks_again_when_it_is_sent(interval: float, due: float) -> None:
+    """Until the beat is due it need not ask; from then on nobody knows when, and it is woken."""
+    window = Window(2, 10.0)
+    shares, woken = joined(window, {"a": 0, "b": 1}, beats=Beats(interval, math.inf, next_at=5.0))
+    window.begin(1)
+    window.end(1, 0.0)
+    allowed, at = window.turn(shares["b"], 1.0)
+    # Late by a hundredth of its interval, at most by a twentieth of the window.
+    assert (allowed, at) == (0, due)
+    for now in (at, at + 0.1):
+        assert window.turn(shares["b"], now) == (0, math.inf)
+    assert "b" not in woken
+    window.begin(1)
+    window.end(1, at + 0.1)
+    assert "b" in woken
 
 
 def test_a_limit_outlives_its_event_loop() -> None:
