@@ -1,6 +1,6 @@
 """Report what `mutmut run` has left in `mutants/`: a table of modules, then each survivor that nobody has judged.
 
-First each survivor is tried once more, in a process of its own with the module's own test file: mutmut forks after all
+First each of these is tried once more, in a process of its own with the module's own test file: mutmut forks after all
 is imported, so what does its work at import (a function that makes a validator, an error made in a table of samples) is
 there before the mutant is.
 
@@ -17,7 +17,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from itertools import takewhile
+from itertools import groupby, takewhile
 from pathlib import Path
 
 import attrs
@@ -29,9 +29,9 @@ from mutmut.utils.format_utils import orig_function_and_class_names_from_key
 
 VERDICTS = Path("docs/mutation.md")
 COLUMNS = ("killed", "timeout", "survived", "no tests", "not run")
-SURVIVED, KILLED, NO_TESTS, TIMEOUT = 0, 1, 33, 36
+UNNOTICED = ("survived", "no tests")
+SURVIVED, KILLED, TIMEOUT = 0, 1, 36
 """As mutmut writes them down."""
-UNNOTICED = (SURVIVED, NO_TESTS)
 LONGEST = 60.0
 """Seconds that one test file may take with a mutant in it."""
 
@@ -43,6 +43,11 @@ class Mutant:
     key: str
     path: Path
     status: str
+
+    @property
+    def survived(self) -> bool:
+        """Whether no test noticed it: none failed, or none came by."""
+        return self.status in UNNOTICED
 
     def __str__(self) -> str:
         function, class_name = orig_function_and_class_names_from_key(self.key)
@@ -91,16 +96,16 @@ def notices(module: Path, mutant: str) -> int:
     return KILLED if code else SURVIVED
 
 
-def try_again(module: Path) -> None:
-    """Try the survivors of one module once more, and write down which of them its tests notice after all."""
-    data = SourceFileMutationData(path=module)
-    data.load()
-    again = [key for key, code in data.exit_code_by_key.items() if code is not None and code in UNNOTICED]
-    if again and notices(module, "") != SURVIVED:
-        raise SystemExit(f"the tests of {module} fail without any mutant")
-    for key in again:
-        data.exit_code_by_key[key] = notices(module, key)
-        data.save()
+def try_again(survivors: list[Mutant]) -> None:
+    """Try survivors once more, and write down which of them the tests of their modules notice after all."""
+    for module, group in groupby(survivors, lambda mutant: mutant.path):
+        data = SourceFileMutationData(path=module)
+        data.load()
+        if notices(module, "") != SURVIVED:
+            raise SystemExit(f"the tests of {module} fail without any mutant")
+        for mutant in group:
+            data.exit_code_by_key[mutant.key] = notices(module, mutant.key)
+            data.save()
 
 
 def table(made: list[Mutant]) -> Iterator[str]:
@@ -119,16 +124,14 @@ def table(made: list[Mutant]) -> Iterator[str]:
 
 def main() -> int:
     """Print the report; fail if a mutant survived that is not judged."""
-    for module in sorted(walk_mutatable_files()):
-        try_again(module)
+    judged = VERDICTS.read_text("utf-8") if VERDICTS.exists() else ""
+    try_again([mutant for mutant in mutants() if mutant.survived and str(mutant) not in judged])
     made = list(mutants())
     print(*table(made), sep="\n")
-    judged = VERDICTS.read_text("utf-8") if VERDICTS.exists() else ""
-    unnoticed = [mutant for mutant in made if mutant.status not in ("killed", "timeout", "not run")]
-    unjudged = [(mutant, text) for mutant in unnoticed if (text := str(mutant)) not in judged]
-    for mutant, text in unjudged:
-        print(f"- {text}: {mutant.status} ({mutant.key})")
-    print(f"{len(unnoticed)} survived, {len(unjudged)} of them without a verdict in {VERDICTS}")
+    unjudged = [mutant for mutant in made if mutant.survived and str(mutant) not in judged]
+    for mutant in unjudged:
+        print(f"- {mutant}: {mutant.status} ({mutant.key})")
+    print(f"{sum(mutant.survived for mutant in made)} survived, {len(unjudged)} without a verdict in {VERDICTS}")
     return 1 if unjudged else 0
 
 
