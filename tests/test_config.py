@@ -147,7 +147,7 @@ def test_defaults() -> None:
         ("idle_timeout", answers, answers),
         ("reconnect_strategy", NeverReconnect(), NeverReconnect()),
         ("fatal_close_codes", [1008, 4000], (1008, 4000)),
-        ("fatal_close_codes", iter([1000, 4999]), (1000, 4999)),
+        ("fatal_close_codes", [1000, 4999], (1000, 4999)),
         ("drain_timeout", None, None),
         ("drain_timeout", 0, 0.0),
         ("name", "feed", "feed"),
