@@ -100,6 +100,12 @@ def test_a_url_that_is_not_in_the_list_changes_nothing() -> None:
     assert (endpoints.current, endpoints.best(0)) == ("a", "a")
 
 
+def test_only_a_url_from_elsewhere_needs_remembering() -> None:
+    """One of the list comes round again, and a callable gives the URL of each attempt anew."""
+    assert [Endpoints(URLS).know(url) for url in (*URLS, "elsewhere")] == [True] * len(URLS) + [False]
+    assert Endpoints(lambda: "anywhere").know("elsewhere")
+
+
 def test_a_callable_is_the_only_one() -> None:
     """It decides itself; a failure asks it again."""
 
