@@ -110,6 +110,23 @@ def test_attributes(error: HyperSocketError, attributes: dict[str, Any]) -> None
     assert str(error) == (error.args[0] if len(error.args) == 1 else str(error.args))
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        ConnectError("no"),
+        HandshakeRejectedError("no", status=503),
+        SubscriptionRefusedError("no", key="k"),
+        SubscriptionTimeoutError("no", keys=("k",)),
+        ConnectionLostError("no", reason="shown apart"),
+        ReconnectExhaustedError("no", attempts=1),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_the_sentence_is_the_one_that_was_given(error: HyperSocketError) -> None:
+    """What an error has besides does not change its text."""
+    assert error.args == ("no",)
+
+
 def test_every_class_has_a_sample() -> None:
     """The round trips below leave no class out."""
     assert {type(error) for error, _ in SAMPLES} == set(PARENTS)
