@@ -111,6 +111,14 @@ def test_check_seconds_gives_usable_floats(value: Any) -> None:
         assert checked == value
 
 
+def test_check_seconds_says_what_is_allowed() -> None:
+    """Nothing but a duration, unless it is told of more."""
+    with pytest.raises(ConfigurationError, match=r"^x is -1; it must be .* seconds, at least 0, or a timedelta$"):
+        check_seconds("x", -1)
+    with pytest.raises(ConfigurationError, match=r"^x is 0; it must be .* seconds, more than 0, a timedelta or None$"):
+        check_seconds("x", 0, positive=True, or_none=True)
+
+
 def test_converters_pass_on_what_they_do_not_know() -> None:
     """A converter does not know the field's name, so it leaves nonsense to the validator."""
     for value in ("1", True, math.inf, 10**5000, None):
