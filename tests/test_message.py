@@ -51,9 +51,12 @@ def test_text_can_be_asked_for(text: str) -> None:
     assert as_message(text.encode(), text=False) == text.encode()
 
 
-@pytest.mark.parametrize("message", [bytearray(b"ab"), memoryview(b"ab"), memoryview(b"a_b_")[::2]])
-def test_buffers_are_copied(message: Any) -> None:
+@pytest.mark.parametrize(
+    "make", [lambda: bytearray(b"ab"), lambda: memoryview(b"ab"), lambda: memoryview(b"a_b_")[::2]]
+)
+def test_buffers_are_copied(make: Any) -> None:
     """What could change while it waits to be sent is copied, so what is sent is what it was."""
+    message = make()
     sent = as_message(message)
     if isinstance(message, bytearray):
         message[0] = 0
