@@ -21,6 +21,7 @@ from itertools import groupby, takewhile
 from pathlib import Path
 
 import attrs
+from mutmut.configuration import config
 from mutmut.mutation.data import SourceFileMutationData
 from mutmut.mutation.diff_apply import get_diff_for_mutant
 from mutmut.stats import status_by_exit_code
@@ -85,7 +86,8 @@ def mutants() -> Iterator[Mutant]:
 
 def notices(module: Path, mutant: str) -> int:
     """Run the test file of a module with one mutant (``""``: none) in it, and return the exit code to write down."""
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", f"tests/test{module.stem}.py"]
+    options = ("-x", "-q", *config().pytest_add_cli_args)
+    command = [sys.executable, "-m", "pytest", *options, f"tests/test{module.stem}.py"]
     env = {**os.environ, "MUTANT_UNDER_TEST": mutant}
     try:
         code = subprocess.run(
