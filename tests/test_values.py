@@ -147,12 +147,12 @@ def test_bad_fractions(value: object) -> None:
 
 def test_good_counts() -> None:
     """Whole numbers from the least on; ``None`` where it is allowed."""
-    assert _Settings(times=0).times == 0
+    assert [_Settings(times=times).times for times in (0, 2**63 - 1)] == [0, 2**63 - 1]
     assert _Settings(times=None).times is None
     assert _Settings(size=1).size == 1
 
 
-@pytest.mark.parametrize("value", [-1, 1.0, True, False, "3", math.nan])
+@pytest.mark.parametrize("value", [-1, 1.0, True, False, "3", math.nan, 2**63])
 def test_bad_counts(value: object) -> None:
     """Anything else is refused, booleans and floats too."""
     assert refusal("times", value).endswith("it must be a whole number of at least 0, or None")
@@ -175,6 +175,11 @@ def test_good_choices(value: str | None) -> None:
 def test_bad_choices(value: object) -> None:
     """The refusal lists what there is to choose from."""
     assert refusal("mode", value).endswith("it must be one of ('on', 'off', None)")
+
+
+def test_a_choice_that_is_none_is_shown() -> None:
+    """What was given stands beside what may be."""
+    assert refusal("mode", "ON") == "mode is 'ON'; it must be one of ('on', 'off', None)"
 
 
 @pytest.mark.parametrize("value", [1, 0, 1.0, None, "True"])
