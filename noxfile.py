@@ -348,6 +348,8 @@ def simulate(session: nox.Session) -> None:
     """Play whole lives in virtual time, from one number each; try `-- --seeds 1000`, `-- --seed 7`, `-- --planted`."""
     install(session, "test")
     session.run("python", "-m", "tests.simulation", *session.posargs)
+
+
 @nox.session(python=NEWEST, default=False)
 def mutate(session: nox.Session) -> None:
     """Break the modules that decide in one place after another, and name what no test noticed (docs/mutation.md).
