@@ -24,6 +24,8 @@ TICK = 0.01
 """Seconds between two rounds of messages."""
 MOST = 4 * 2**20
 """Bytes that may wait for a client that reads too slowly; what it does not get now it gets later."""
+BURST = 20_000
+"""Messages that are written at once to a client that has fallen behind."""
 HEAD = b"\x81\x40"
 """Of a text frame of 64 bytes."""
 
@@ -68,9 +70,9 @@ async def main(rate: int, drop: float) -> None:
             for connection, first in due.items():
                 # Behind the reply to a close frame nothing may be written.
                 if connection.state is State.OPEN and connection.transport.get_write_buffer_size() < MOST:
-                    frames = [HEAD + b"%64d" % number for number in range(first, last + 1)]
-                    connection.transport.write(b"".join(frames))
-                    due[connection] = last + 1
+                    end = min(last + 1, first + BURST)
+                    connection.transport.write(b"".join(HEAD + b"%64d" % number for number in range(first, end)))
+                    due[connection] = end
             await asyncio.sleep(TICK)
         dropping.cancel()
 
