@@ -227,22 +227,29 @@ class RetryPlan:
             error: Why it failed.
             after: Seconds between the beginning of that delay and the refusal.
         """
-        if isinstance(error, HandshakeRejectedError) and error.retry_after is not None:
-            cap: Any = to_optional_seconds(getattr(self.strategy, "max_delay", None))
-            self._floor = after + min(error.retry_after, cap if is_number(cap) else RETRY_AFTER_CAP)
+        asked = self._asked_for(error)
+        if asked is not None:
+            self._floor = after + asked
+
+    def _asked_for(self, error: HyperSocketError) -> float | None:
+        """Return for how many seconds a refusal asks to be left alone, within reason."""
+        if not isinstance(error, HandshakeRejectedError) or error.retry_after is None:
+            return None
+        cap: Any = to_optional_seconds(getattr(self.strategy, "max_delay", None))
+        return min(error.retry_after, cap if is_number(cap) else RETRY_AFTER_CAP)
 
     def note(self, ready_for: float | None) -> None:
         """Take note of a session that has ended: one that was ready and stable starts the counting anew."""
         if ready_for is not None and ready_for >= self.stable_after:
             self.attempt = 0
 
-    def next_rotation(self, failures: int) -> float:
-        """Return in how many seconds to try to rotate again, after so many failures in a row."""
+    def next_rotation(self, failures: int, error: HyperSocketError) -> float:
+        """Return in how many seconds to try to rotate again, after so many failures in a row before this one."""
         try:
             delay = _checked(self.strategy.next_delay(failures))
         except ConfigurationError:
             delay = None
-        return max(LEAST_ROTATION, RETRY_AFTER_CAP if delay is None else delay)
+        return max(LEAST_ROTATION, RETRY_AFTER_CAP if delay is None else delay, self._asked_for(error) or 0.0)
 
 
 def _closed_cleanly(error: HyperSocketError) -> bool:

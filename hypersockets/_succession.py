@@ -183,7 +183,7 @@ class Succession:
             self.decide(ended.error)
             self._remember(RECENT)
             if rotation.is_due and self.session is not None and self._core.session is self.session:
-                self.session.rotate_after(self._plan.next_rotation(self._failures))
+                self.session.rotate_after(self._plan.next_rotation(self._failures, ended.error))
                 self._failures += 1
 
     def _remember(self, limit: int) -> None:

@@ -208,6 +208,24 @@ async def test_a_rotation_by_age_that_fails_is_tried_again_at_the_pace_of_the_st
             assert client.metrics().reconnect_count == 0
 
 
+async def test_a_rotation_by_age_leaves_a_server_alone_for_as_long_as_it_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``Retry-After`` is a floor under its next try too."""
+    monkeypatch.setattr(logging.getLogger("hypersockets"), "disabled", True)
+
+    async def script(peer: Peer) -> None:
+        if peer.number == 1:
+            await peer.reject(503, {"Retry-After": "30"})
+        else:
+            await idle(peer)
+
+    async with ScriptedServer(script) as server:
+        config = settings(server, reconnect_strategy=hs.ExponentialBackoff(2, 60), max_connection_age=100)
+        async with hs.connect(config) as client:
+            rotated = await wait_for(client, hs.Rotated)
+            (error,) = of(hs.ErrorOccurred, happened(client))
+            assert rotated.at - error.at == pytest.approx(30)
+
+
 async def test_break_before_make() -> None:
     """The next attempt comes at once, ``Rotated`` alone tells of it; what came before the close reply is handled."""
 

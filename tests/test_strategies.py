@@ -276,14 +276,14 @@ def waits(made: RetryPlan, error: HyperSocketError, ready_for: float | None, tim
 def test_a_rotation_that_failed_is_tried_again_by_the_same_strategy() -> None:
     """Never in a tight loop, for the old connection works; and where the strategy would give up, or errs, rarely."""
     made = plan(ExponentialBackoff(0.5, 60, 3))
-    assert [made.next_rotation(failures) for failures in range(4)] == [1.0, 1.0, 2.0, RETRY_AFTER_CAP]
-    assert plan(NeverReconnect()).next_rotation(0) == RETRY_AFTER_CAP
+    assert [made.next_rotation(failures, lost()) for failures in range(4)] == [1.0, 1.0, 2.0, RETRY_AFTER_CAP]
+    assert plan(NeverReconnect()).next_rotation(0, lost()) == RETRY_AFTER_CAP
 
     class Negative:
         def next_delay(self, attempt: int) -> float:
             return -1.0
 
-    assert plan(Negative()).next_rotation(0) == RETRY_AFTER_CAP
+    assert plan(Negative()).next_rotation(0, lost()) == RETRY_AFTER_CAP
 
 
 def test_a_session_that_was_rotated_counts_as_one_that_was_ready() -> None:

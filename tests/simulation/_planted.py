@@ -170,8 +170,8 @@ PLANTED = [
     Bug(
         "Retry-After ignored",
         "_strategies.py",
-        "isinstance(error, HandshakeRejectedError) and error.retry_after is not None:",
-        "isinstance(error, HandshakeRejectedError) and error.retry_after is None:",
+        "not isinstance(error, HandshakeRejectedError) or error.retry_after is None:",
+        "not isinstance(error, HandshakeRejectedError) or error.retry_after is not None:",
         8,
     ),
     Bug(
