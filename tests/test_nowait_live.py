@@ -9,6 +9,7 @@ from anyio.streams.stapled import StapledByteStream
 
 import hypersockets as hs
 from hypersockets._nowait import sink_of, write
+from hypersockets._outbox import Outgoing
 from hypersockets.testing import MemoryStream, Peer, ScriptedServer, memory_link, wait_all_tasks_blocked
 from tests._live import happened, idle, settings
 from tests._world import Frames
@@ -168,6 +169,24 @@ async def test_what_is_begun_when_the_client_is_cancelled() -> None:
             async with hs.connect(settings(server, transport=server.connector(capacity=300))) as client:
                 await client.send("x" * 1000)
         assert scope.cancelled_caught
+
+
+async def test_what_was_begun_in_the_moment_of_the_end() -> None:
+    """Nobody waits for ever for a message whose rest no task has come to write."""
+
+    async def script(peer: Peer) -> None:
+        await peer.accept()
+        await peer.stall()
+
+    item = Outgoing("x" * 1000)
+    async with ScriptedServer(script) as server:
+        with anyio.CancelScope() as scope:
+            async with hs.connect(settings(server, transport=server.connector(capacity=300))) as client:
+                await wait_all_tasks_blocked()
+                scope.cancel()  # the task that writes is on its way out, and has yet to run
+                client._core.outbox._put(item)
+                assert item.is_started
+    assert isinstance(item.error, hs.ClientClosedError)
 
 
 async def test_streams_that_can_and_that_cannot() -> None:

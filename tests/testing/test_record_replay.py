@@ -13,7 +13,16 @@ import pytest
 
 import hypersockets as hs
 from hypersockets._transport import OpenRequest
-from hypersockets.testing import Peer, RecordedEvent, Recording, Script, ScriptedServer, record, replay
+from hypersockets.testing import (
+    Peer,
+    RecordedEvent,
+    Recording,
+    Script,
+    ScriptedServer,
+    record,
+    replay,
+    wait_all_tasks_blocked,
+)
 from tests._live import happened, idle, names, settings, wait_for
 
 pytestmark = pytest.mark.anyio
@@ -410,3 +419,24 @@ async def test_a_client_that_had_left(
             await do(client)
             assert names(happened(client)).count("Disconnected") == losses
             assert server.connection_count == 1 + losses
+
+
+async def test_what_is_sent_without_waiting_is_recorded_once(path: Path) -> None:
+    """Also a message of which the rest has to wait; and one that cannot be sent is not recorded."""
+
+    async def script(peer: Peer) -> None:
+        await peer.accept()
+        await anyio.sleep(1)
+        await idle(peer)
+
+    async with ScriptedServer(script) as server:
+        transport = record(path, server.connector(capacity=300))
+        async with hs.connect(settings(server, transport=transport)) as client:
+            for size in (10, 1000, 20):
+                await wait_all_tasks_blocked()
+                await client.send("x" * size)
+            recorded: Any = client._core.session
+            recorded = recorded._wire._transport
+        assert recorded.send_nowait("too late") is None
+    sent = [event.size for event in Recording.load(path).events if event.kind == "sent"]
+    assert sent == [10, 1000, 20]
