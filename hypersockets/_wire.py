@@ -324,11 +324,10 @@ class Wire:
         self.serve_users(False)
         self.users_out.set()
         self._is_over = True
-        if self._begun is not None:
-            self._return(self._begun, None)
         for own in self._own:
             own.settle(self._over())
         self._own.clear()
+        assert self._begun is None  # it rang the bell, so the task came to it before it could be stopped
 
     def _over(self) -> ConnectionLostError:
         return self._inbox.end or ConnectionLostError("the session ended", by="us")
