@@ -312,11 +312,12 @@ class Session:
 
     def _take_over(self) -> None:
         """Become the session of the client."""
-        if self._is_heir and self._old is not None and self._core.session is self._old:
+        incumbent = self._incumbent
+        if incumbent is not None:
             self._is_heir = False
             self._inbox.most = HELD
             self._core.session_rotated(self)
-            self._old.step_aside()
+            incumbent.step_aside()
             self.told.take_over()
             return
         if self._is_heir:  # the old one was lost before
@@ -361,9 +362,14 @@ class Session:
             self._core.emit(Connecting, url=mask_url(self.url))
         self._core.move(self._stage)
 
+    @property
+    def _incumbent(self) -> Session | None:
+        """The session from which it is yet to take over, while that is the client's: if this one fails, it goes on."""
+        return self._old if self._is_heir and self._core.session is self._old else None
+
     def _delivers(self) -> bool:
-        """Tell whether what it has received is to be handled; of an heir that has failed the old one has it all."""
-        return not self._is_heir or self._core.session is not self._old
+        """Tell whether what it has received is to be handled; if there is an incumbent, that one has it all."""
+        return self._incumbent is None
 
     async def _old_is_over(self) -> None:
         """Wait for the end of the session from which this one took over, and know again what it has brought."""
@@ -474,7 +480,8 @@ class Session:
             return
         shown = "" if wanted.subscription.key is None else f" {wanted.key!r}"
         error = SubscriptionRefusedError(f"the server refused the subscription{shown}", key=wanted.key)
-        is_worse = self._is_heir and self._old is not None and self._old.told.is_confirmed(wanted)
+        incumbent = self._incumbent
+        is_worse = incumbent is not None and incumbent.told.is_confirmed(wanted)
         if self._core.epoch > 0 and not is_worse:
             self._core.emit(ErrorOccurred, error=error)
         elif self._parting.why is None:

@@ -325,6 +325,26 @@ async def test_a_refusal_of_what_the_old_connection_has_confirmed_fails_the_rota
             assert server.open_count == 1
 
 
+async def test_a_refusal_by_the_next_connection_after_the_loss_of_the_old_one() -> None:
+    """There is none left that has the entry: as on any later session an event tells of it, and the session goes on."""
+
+    async def script(peer: Peer) -> None:
+        got = str(await peer.receive())
+        await peer.send(message("ack", 0, of=got, ok=peer.number == 0))
+        await idle(peer)
+
+    entry = hs.Subscription("sub", ack=lambda parsed: parsed.get("ok"))
+    async with ScriptedServer(script) as server:
+        config = settings(server, latency=0.3, router=ROUTER, handlers={}, subscriptions=[entry])
+        async with hs.connect(config) as client, anyio.create_task_group() as tasks:
+            tasks.start_soon(client.rotate)
+            await anyio.sleep(1.1)  # the next one has been sent the subscription, and its answer is on the way
+            await client.reconnect()
+        assert len(server.peers) == 2
+        assert client.epoch == 2
+        assert_legal(happened(client))
+
+
 async def test_a_loss_of_the_new_one_while_the_old_one_still_speaks() -> None:
     """What the old one says until its end comes first, then what the new one had said, then what comes after."""
 
