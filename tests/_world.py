@@ -17,6 +17,7 @@ from hypersockets._session import Session
 from hypersockets._transport import OpenRequest
 from hypersockets.testing import Peer, PeerClosed, ScriptedServer
 from hypersockets.testing._link import MemoryStream
+from tests._through import Tapped
 
 BASE = ("fast", "slow")
 """The feeds that are always wanted."""
@@ -64,22 +65,22 @@ class Frames:
         return found
 
 
-class Tap(ByteStream):
+class Tap(Tapped):
     """The client's end of a link, which notes what came out of it whole, and when messages went in."""
 
     def __init__(
-        self, stream: MemoryStream, session: Session, old: Tap | None, written: list[tuple[float, str]]
+        self, inner: MemoryStream, session: Session, old: Tap | None, messages: list[tuple[float, str]]
     ) -> None:
-        self.link = stream.link
+        super().__init__(inner)
+        self.link = inner.link
         self.session = session
         self.old = old
         """The connection from which this one is to take over. ``None``: it comes after a loss."""
         self.delivered: list[tuple[str, int]] = []
         """Feed and number of each numbered message, in order."""
         self.garbage = self.others = 0
-        self._stream = stream
         self._incoming, self._outgoing = Frames(), Frames()
-        self._written = written
+        self._messages = messages
 
     @property
     def was_abandoned(self) -> bool:
@@ -87,7 +88,7 @@ class Tap(ByteStream):
         return self.session._is_heir
 
     async def receive(self, max_bytes: int = 65536) -> bytes:
-        data = await self._stream.receive(max_bytes)
+        data = await super().receive(max_bytes)
         for opcode, payload in self._incoming.feed(data):
             if opcode in DATA and b"\x88" not in payload:  # half a frame that a close frame has filled up
                 self._note(payload.decode())
@@ -103,24 +104,9 @@ class Tap(ByteStream):
                 return
             self.others += 1
 
-    async def send(self, item: bytes) -> None:
-        await self._stream.send(item)
-        self._note_written(item)
-
-    def send_nowait(self, item: bytes) -> int:
-        count = self._stream.send_nowait(item)
-        self._note_written(item[:count])
-        return count
-
-    def _note_written(self, item: bytes) -> None:
+    def written(self, data: bytes, *, at_once: bool) -> None:
         now = anyio.current_time()
-        self._written += [(now, text.decode()) for opcode, text in self._outgoing.feed(item) if opcode in DATA]
-
-    async def send_eof(self) -> None:
-        await self._stream.send_eof()
-
-    async def aclose(self) -> None:
-        await self._stream.aclose()
+        self._messages += [(now, text.decode()) for opcode, text in self._outgoing.feed(data) if opcode in DATA]
 
 
 @attrs.define(eq=False)

@@ -13,6 +13,7 @@ from anyio.abc import ByteStream
 import hypersockets as hs
 from hypersockets.testing import Peer, ScriptedServer, wait_all_tasks_blocked
 from tests._live import Recorder, assert_legal, cut, happened, idle, names, of, sends, settings, wait_for
+from tests._through import Through
 
 pytestmark = pytest.mark.anyio
 
@@ -412,22 +413,10 @@ async def test_sends_of_one_scheduling_round_leave_in_one_write() -> None:
     """Ten tasks send at the same time: in order, each its own frame, one write to the socket for all."""
     writes: list[bytes] = []
 
-    @attrs.define(eq=False)
-    class Tap(ByteStream):
-        inner: ByteStream
-
-        async def receive(self, max_bytes: int = 65536) -> bytes:
-            return await self.inner.receive(max_bytes)
-
+    class Tap(Through):
         async def send(self, item: bytes) -> None:
             writes.append(item)
-            await self.inner.send(item)
-
-        async def send_eof(self) -> None:
-            await self.inner.send_eof()
-
-        async def aclose(self) -> None:
-            await self.inner.aclose()
+            await super().send(item)
 
     async with ScriptedServer(idle) as server:
 

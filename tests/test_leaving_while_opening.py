@@ -9,8 +9,9 @@ import pytest
 from anyio.abc import ByteStream
 
 import hypersockets as hs
-from hypersockets.testing import MemoryStream, Peer, ScriptedServer, wait_all_tasks_blocked
+from hypersockets.testing import Peer, ScriptedServer, wait_all_tasks_blocked
 from tests._live import ROUTER, Auth, assert_legal, happened, idle, names, settings
+from tests._through import Through
 
 pytestmark = pytest.mark.anyio
 
@@ -21,31 +22,20 @@ RESTORED: dict[str, dict[str, Any]] = {
 }
 
 
-class Deaf(ByteStream):
+class Deaf(Through):
     """Brings the answer to the handshake two seconds late, and heeds no cancellation until then."""
 
-    def __init__(self, inner: MemoryStream) -> None:
-        self.inner = inner
-        self.is_first = True
+    is_first = True
 
     async def receive(self, max_bytes: int = 65536) -> bytes:
         if not self.is_first:
-            return await self.inner.receive(max_bytes)
+            return await super().receive(max_bytes)
         self.is_first = False
         data: list[bytes] = []
         with anyio.CancelScope(shield=True):
             await anyio.sleep(2)
-            data.append(await self.inner.receive(max_bytes))
+            data.append(await super().receive(max_bytes))
         return data[0]
-
-    async def send(self, item: bytes) -> None:
-        await self.inner.send(item)
-
-    async def send_eof(self) -> None:
-        await self.inner.send_eof()
-
-    async def aclose(self) -> None:
-        await self.inner.aclose()
 
 
 @pytest.mark.parametrize("calls_aclose", [False, True])

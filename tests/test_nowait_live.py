@@ -12,40 +12,23 @@ from hypersockets._nowait import sink_of, write
 from hypersockets._outbox import Outgoing
 from hypersockets.testing import MemoryStream, Peer, ScriptedServer, memory_link, wait_all_tasks_blocked
 from tests._live import happened, idle, settings
+from tests._through import Tapped
 from tests._world import Frames
 
 pytestmark = pytest.mark.anyio
 
 
-class Noting(ByteStream):
+class Noting(Tapped):
     """A stream that notes who wrote how much of which messages."""
 
-    def __init__(self, stream: MemoryStream, writes: list[tuple[str, list[str]]]) -> None:
-        self._stream = stream
+    def __init__(self, inner: MemoryStream, writes: list[tuple[str, list[str]]]) -> None:
+        super().__init__(inner)
         self._frames = Frames()
         self._writes = writes
 
-    def _note(self, how: str, data: bytes) -> None:
+    def written(self, data: bytes, *, at_once: bool) -> None:
         whole = [payload.decode() for opcode, payload in self._frames.feed(data) if opcode == 1]
-        self._writes.append((how, whole))
-
-    async def receive(self, max_bytes: int = 65536) -> bytes:
-        return await self._stream.receive(max_bytes)
-
-    async def send(self, item: bytes) -> None:
-        await self._stream.send(item)
-        self._note("task", item)
-
-    def send_nowait(self, item: bytes) -> int:
-        count = self._stream.send_nowait(item)
-        self._note("at once", item[:count])
-        return count
-
-    async def send_eof(self) -> None:
-        await self._stream.send_eof()
-
-    async def aclose(self) -> None:
-        await self._stream.aclose()
+        self._writes.append(("at once" if at_once else "task", whole))
 
 
 def noted(server: ScriptedServer, writes: list[tuple[str, list[str]]], capacity: int = 65536) -> hs.StreamConnector:

@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import anyio
-import attrs
 import pytest
 from anyio.abc import ByteStream
 from anyio.lowlevel import checkpoint
@@ -15,6 +14,7 @@ from anyio.lowlevel import checkpoint
 import hypersockets as hs
 from hypersockets.testing import Opcode, Peer, ScriptedServer, frame, wait_all_tasks_blocked
 from tests._live import ROUTER, Auth, Recorder, assert_legal, happened, idle, message, names, of, settings, stand_still
+from tests._through import Through
 
 pytestmark = pytest.mark.anyio
 
@@ -47,15 +47,15 @@ async def test_a_session_that_was_ready_for_a_moment_is_entered(texts: list[str]
 # The handshake and its time limit
 
 
-@attrs.define(eq=False)
-class Late(ByteStream):
+class Late(Through):
     """Gives out what it read first just as the event loop, having stood still, finds that the time is over."""
 
-    inner: ByteStream
-    is_late: bool
+    def __init__(self, inner: ByteStream, *, is_late: bool) -> None:
+        super().__init__(inner)
+        self.is_late = is_late
 
     async def receive(self, max_bytes: int = 65536) -> bytes:
-        data = await self.inner.receive(max_bytes)
+        data = await super().receive(max_bytes)
         if self.is_late:
             self.is_late = False
             stand_still(60)
@@ -63,15 +63,6 @@ class Late(ByteStream):
                 for _ in range(5):
                     await checkpoint()
         return data
-
-    async def send(self, item: bytes) -> None:
-        await self.inner.send(item)
-
-    async def send_eof(self) -> None:
-        await self.inner.send_eof()
-
-    async def aclose(self) -> None:
-        await self.inner.aclose()
 
 
 @pytest.mark.parametrize("open_timeout", [1, 10])

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 import attrs
-from anyio.abc import ByteStream
 
 from hypersockets.testing import MemoryStream
+from tests._through import Tapped
 
 from . import _invariants as check
 
@@ -77,11 +77,12 @@ class _Scan:
         return "size" if length > MAX_SIZE else None
 
 
-class Tap(ByteStream):
+class Tap(Tapped):
     """One connection, as the client's socket sees it."""
 
-    def __init__(self, stream: MemoryStream, world: World, session: Any, old: Tap | None, number: int) -> None:
-        self.link = stream.link
+    def __init__(self, inner: MemoryStream, world: World, session: Any, old: Tap | None, number: int) -> None:
+        super().__init__(inner)
+        self.link = inner.link
         self.session = session
         """The library's session whose connection it is."""
         self.old = old
@@ -118,7 +119,6 @@ class Tap(ByteStream):
         """Until when bytes come one at a time."""
         self.spans: dict[str, list[list[int]]] = {}
         """The numbers delivered, by feed, as first and last of each unbroken row."""
-        self._stream = stream
         self._world = world
         self._in, self._out = _Scan(), _Scan()
 
@@ -143,7 +143,7 @@ class Tap(ByteStream):
             await anyio.sleep(0.002)
             max_bytes = 1
         try:
-            data = await self._stream.receive(max_bytes)
+            data = await super().receive(max_bytes)
         except (anyio.EndOfStream, anyio.BrokenResourceError):
             self.has_ended = True
             raise
@@ -155,21 +155,9 @@ class Tap(ByteStream):
                 self._went_wrong(wrong)
         return data
 
-    async def send(self, item: bytes) -> None:
-        await self._stream.send(item)
-        self._written(item)
-
-    def send_nowait(self, item: bytes) -> int:
-        count = self._stream.send_nowait(item)
-        self._written(item[:count])
-        return count
-
-    def _written(self, item: bytes) -> None:
-        for head, payload in self._out.frames(item)[0]:
+    def written(self, data: bytes, *, at_once: bool) -> None:
+        for head, payload in self._out.frames(data)[0]:
             self._wrote(head & 0x0F, payload)
-
-    async def send_eof(self) -> None:
-        await self._stream.send_eof()
 
     async def aclose(self) -> None:
         self.is_closed = True
@@ -177,7 +165,7 @@ class Tap(ByteStream):
             self._world.life.garbage -= self.garbage
             self._world.life.garbage_abandoned += self.garbage
         self._world.life.judge(check.rotation_hears_the_old_one_out, self._world.life, self)
-        await self._stream.aclose()
+        await super().aclose()
 
     # What passes.
 
