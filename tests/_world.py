@@ -122,6 +122,8 @@ class Connection:
     """The numbers of what users have sent, requests too."""
     said: list[tuple[str, int]] = attrs.field(factory=list)
     """Feed and number of what it was sent while the client had not closed it."""
+    is_accepted: bool = False
+    """Whether the handshake is over: before that no other task of the server's can speak."""
     is_over: bool = False
     """Whether the server has nothing more to say: it is mute, or has ended the connection."""
 
@@ -182,6 +184,8 @@ class World:
             return
         here = Connection(peer)
         self.connections.append(here)
+        await peer.accept()
+        here.is_accepted = True
         assert str(await peer.receive()).startswith("auth"), "auth comes first"
         if self.denials:
             self.denials -= 1
@@ -283,6 +287,8 @@ class World:
         here.is_over = True
         peer = here.peer
         assert peer.link is not None
+        if not here.is_accepted and how in ("close", "half", "mute"):
+            how = "cut"
         if how == "cut":
             peer.cut()
         elif how == "close":
