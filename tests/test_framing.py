@@ -17,6 +17,7 @@ from hypersockets._framing import LIFTED, compose, head_size, is_hopeless, is_pl
 from hypersockets._handshake import new_core
 from hypersockets._stream_protocol import StreamProtocol
 from hypersockets._transport import OpenRequest
+from tests.fuzz._frames import frame, written_frames
 
 MAX_SIZE = 300
 
@@ -29,31 +30,6 @@ def protocol(*, lane: bool, decode_text: bool = True, max_size: int | None = MAX
     return made
 
 
-def frame(first: int, payload: bytes, *, form: int = 0, mask: bytes = b"") -> bytes:
-    """Return a frame: ``form`` 126 or 127 writes the length longer than it need be, ``mask`` breaks the rules."""
-    size = len(payload)
-    bit = 0x80 if mask else 0
-    if size < 126 and not form:
-        head = struct.pack(">BB", first, bit | size)
-    elif size < 65536 and form != 127:
-        head = struct.pack(">BBH", first, bit | 126, size)
-    else:
-        head = struct.pack(">BBQ", first, bit | 127, size)
-    return head + mask + payload
-
-
-def unmasked(data: bytes) -> list[tuple[int, bytes]]:
-    """Return the frames that a client wrote, each with its first byte."""
-    frames, at = [], 0
-    while at < len(data):
-        size = data[at + 1] & 0x7F
-        assert size < 126, "control frames are short"
-        mask, payload = data[at + 2 : at + 6], data[at + 6 : at + 6 + size]
-        frames.append((data[at], bytes(apply_mask(payload, mask))))
-        at += 6 + size
-    return frames
-
-
 def seen(protocol: StreamProtocol) -> dict[str, Any]:
     """Return everything that can be seen of a protocol."""
     loss = protocol.loss
@@ -63,7 +39,7 @@ def seen(protocol: StreamProtocol) -> dict[str, Any]:
         "frames": protocol.frames,
         "payload": protocol.payload,
         "pongs": list(protocol.pongs),
-        "written": unmasked(protocol.take()),
+        "written": written_frames(protocol.take()),
         "is_open": protocol.is_open,
     }
 

@@ -7,7 +7,11 @@ import struct
 import zlib
 from collections.abc import Callable
 
-__all__ = ["deflated", "frame", "make_frames"]
+from websockets.frames import apply_mask  # type: ignore[attr-defined]  # in C where the wheel has it
+
+from ._target import Deviation
+
+__all__ = ["deflated", "frame", "make_frames", "written_frames"]
 
 EDGES = (0, 1, 15, 16, 17, 99, 100, 101, 124, 125, 126, 127, 128, 299, 300, 301)
 """Sizes next to where the form of a length changes, or a limit is (:data:`tests.fuzz._lane.LIMITS`)."""
@@ -74,6 +78,18 @@ def frame(first: int, payload: bytes, *, form: int = 0, mask: bytes = b"") -> by
     else:
         head = struct.pack(">BBQ", first, bit | 127, size)
     return head + mask + payload
+
+
+def written_frames(data: bytes) -> list[tuple[int, bytes]]:
+    """Return the control frames that a client wrote, each with its first byte."""
+    frames, at = [], 0
+    while at < len(data):
+        size = data[at + 1] - 0x80
+        if not 0 <= size < 126:
+            raise Deviation(f"no control frame was written: {data!r}")
+        frames.append((data[at], apply_mask(data[at + 6 : at + 6 + size], data[at + 2 : at + 6])))
+        at += 6 + size
+    return frames
 
 
 def deflated(payload: bytes) -> bytes:

@@ -17,19 +17,19 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from copy import copy
 from struct import unpack_from
-from typing import Any
 
 from websockets.client import ClientProtocol
 from websockets.extensions.permessage_deflate import PerMessageDeflate
-from websockets.frames import Frame, apply_mask  # type: ignore[attr-defined]  # in C where the wheel has it
+from websockets.frames import Frame
 from websockets.streams import StreamReader
 
 from hypersockets._handshake import new_core
 from hypersockets._stream_protocol import StreamProtocol
 from hypersockets._transport import OpenRequest
 
-from ._frames import LARGE, frame, make_frames
+from ._frames import LARGE, frame, make_frames, written_frames
 from ._mutation import mutate
 from ._target import Deviation, Found, Target
 
@@ -47,15 +47,12 @@ TRULY = 0x04
 NEWEST = 16
 """How many pongs wait at most, if they are not taken."""
 
-_TEMPLATES: dict[int | None, dict[str, Any]] = {
-    limit: vars(new_core(OpenRequest(url="ws://fuzz.test", max_message_size=limit))) for limit in LIMITS
-}
+_TEMPLATES = {limit: new_core(OpenRequest(url="ws://fuzz.test", max_message_size=limit)) for limit in LIMITS}
 
 
 def _core(limit: int | None, deflate: bool) -> ClientProtocol:
     """Do what ``new_core`` does, at a tenth of the price: only what changes is made anew."""
-    core = ClientProtocol.__new__(ClientProtocol)
-    core.__dict__.update(_TEMPLATES[limit])
+    core = copy(_TEMPLATES[limit])
     core.reader, core.events, core.writes = StreamReader(), [], []
     core.extensions = [PerMessageDeflate(False, False, 15, 15)] if deflate else []
     core.parser = core.parse()
@@ -68,18 +65,6 @@ def _protocol(settings: int, *, lane: bool) -> StreamProtocol:
     if not lane:
         made._lane = None
     return made
-
-
-def _written(data: bytes) -> list[tuple[int, bytes]]:
-    """Return the frames that a client wrote, each with its first byte."""
-    frames, at = [], 0
-    while at < len(data):
-        size = data[at + 1] - 0x80
-        if not 0 <= size < 126:
-            raise Deviation(f"no control frame was written: {data!r}")
-        frames.append((data[at], apply_mask(data[at + 6 : at + 6 + size], data[at + 2 : at + 6])))
-        at += 6 + size
-    return frames
 
 
 def _cuttings(data: bytes) -> tuple[list[list[int]], int]:
@@ -155,10 +140,10 @@ def _replay(
         if protocol.loss is not None:
             break
         if protocol.has_replies and not settings & LAZY:
-            said += _written(protocol.take())
+            said += written_frames(protocol.take())
     else:
         protocol.end(None)
-    return given, said + _written(protocol.take())
+    return given, said + written_frames(protocol.take())
 
 
 def _compare(
@@ -215,7 +200,7 @@ def _skip(fast: StreamProtocol, core: StreamProtocol, piece: bytes) -> str:
 
 
 def _compare_written(fast: StreamProtocol, core: StreamProtocol, written: list[tuple[int, bytes]]) -> None:
-    given, wanted = _written(fast.take()), _written(core.take())
+    given, wanted = written_frames(fast.take()), written_frames(core.take())
     if given != wanted:
         raise Deviation(f"wrote {given!r}, the core {wanted!r}")
     if fast.is_open != core.is_open:

@@ -19,7 +19,8 @@ import logging
 import random
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import anyio
@@ -32,12 +33,12 @@ from websockets.server import ServerProtocol
 import hypersockets as hs
 from hypersockets._stream_transport import StreamConnector
 from hypersockets._transport import OpenRequest
-from hypersockets.testing import run
 from tests._live import assert_legal, happened, of
 
+from ._backends import check_all_on
 from ._conversations import make_conversation
 from ._mutation import mutate
-from ._target import Deviation, Found, Target
+from ._target import Deviation, Target
 from ._upgrade import NEXT, render
 
 __all__ = ["SESSION"]
@@ -310,29 +311,17 @@ def inputs(rng: random.Random) -> Iterator[bytes]:
             yield bytes((settings, how, pieces)) + data
 
 
-async def _check_each(data: list[bytes], outcomes: Counter[str]) -> None:
-    for each in data:
-        errors = Errors()
-        logger = logging.getLogger("hypersockets")
-        logger.addHandler(errors)
-        try:
-            outcome = await check(each)
-            if errors.texts:
-                raise Deviation(f"in the log: {errors.texts}")
-        except Exception as error:
-            raise Found(each) from error
-        finally:
-            logger.removeHandler(errors)
-        outcomes[outcome] += 1
+async def _check_with_log(data: bytes) -> str:
+    errors = Errors()
+    logger = logging.getLogger("hypersockets")
+    logger.addHandler(errors)
+    try:
+        outcome = await check(data)
+    finally:
+        logger.removeHandler(errors)
+    if errors.texts:
+        raise Deviation(f"in the log: {errors.texts}")
+    return outcome
 
 
-def check_all(data: Iterable[bytes], outcomes: Counter[str]) -> None:
-    """Check each input, on the backend that it names."""
-    all_of_it = [each for each in data if len(each) >= 3]
-    for backend, bit in (("asyncio", 0), ("trio", TRIO)):
-        part = [each for each in all_of_it if each[0] & TRIO == bit]
-        if part:
-            run(_check_each, part, outcomes, backend=backend)  # type: ignore[arg-type]
-
-
-SESSION = Target("session", inputs, check_all)
+SESSION = Target("session", inputs, partial(check_all_on, TRIO, _check_with_log, least=3))

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import random
 import re
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import anyio
@@ -24,11 +24,11 @@ from websockets.utils import accept_key
 import hypersockets as hs
 from hypersockets._stream_transport import StreamConnector
 from hypersockets._transport import OpenRequest
-from hypersockets.testing import run
 
+from ._backends import check_all_on
 from ._mutation import mutate
 from ._responses import SECRET, make_response
-from ._target import Deviation, Found, Target
+from ._target import Deviation, Target
 
 __all__ = ["UPGRADE"]
 
@@ -253,22 +253,4 @@ def inputs(rng: random.Random) -> Iterator[bytes]:
             yield bytes((settings, pieces)) + data
 
 
-async def _check_each(data: list[bytes], outcomes: Counter[str]) -> None:
-    for each in data:
-        try:
-            outcome = await check(each)
-        except Exception as error:
-            raise Found(each) from error
-        outcomes[outcome] += 1
-
-
-def check_all(data: Iterable[bytes], outcomes: Counter[str]) -> None:
-    """Check each input, on the backend that it names."""
-    all_of_it = [each for each in data if len(each) >= 2]
-    for backend, bit in (("asyncio", 0), ("trio", TRIO)):
-        part = [each for each in all_of_it if each[0] & TRIO == bit]
-        if part:
-            run(_check_each, part, outcomes, backend=backend)  # type: ignore[arg-type]
-
-
-UPGRADE = Target("upgrade", inputs, check_all)
+UPGRADE = Target("upgrade", inputs, partial(check_all_on, TRIO, check, least=2))
