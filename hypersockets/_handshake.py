@@ -9,11 +9,10 @@ from __future__ import annotations
 import logging
 import math
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
-from typing import TypeVar
-from urllib.parse import unquote, urldefrag, urljoin, urlsplit
+from urllib.parse import unquote, urlsplit
 
 import anyio
 import attrs
@@ -30,16 +29,15 @@ from websockets.streams import StreamReader
 from websockets.typing import Subprotocol
 from websockets.uri import WebSocketURI, parse_uri
 
-from ._checks import check_headers, check_url
+from ._checks import check_headers
 from ._endings import STREAM_ERRORS
-from ._errors import ConfigurationError, ConnectError, HandshakeRejectedError, OpenTimeoutError
+from ._errors import ConfigurationError, ConnectError, HandshakeRejectedError
 from ._frame_scan import CONTROL_SIZE
 from ._redact import mask_text, mask_url
 from ._transport import OpenRequest
 from ._version import __version__
 
 __all__ = [
-    "MAX_REDIRECTS",
     "Head",
     "accept",
     "ask",
@@ -49,19 +47,13 @@ __all__ = [
     "header_dict",
     "headers_to_send",
     "new_core",
-    "open_within",
     "parse_retry_after",
     "parse_target",
     "read_head",
-    "redirected",
     "rejection",
     "wrong",
 ]
 
-MAX_REDIRECTS = 5
-_REDIRECTS = frozenset({301, 302, 303, 307, 308})
-_SCHEMES = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
-_FOR_ANYBODY = frozenset({"accept-language", "origin", "user-agent"})  # any other header may be a credential
 _KEPT = 16384  # characters of a refusal's headers: the events keep their errors, and there may be 1 MiB of these
 _NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -70,8 +62,6 @@ _READ_SIZE = 65536
 # The core would write every header and payload into the log at the level DEBUG.
 _SILENT = logging.Logger("hypersockets.silent")
 _SILENT.disabled = True
-
-_Opened = TypeVar("_Opened")
 
 
 def parse_target(url: str) -> WebSocketURI:
@@ -298,61 +288,3 @@ def parse_retry_after(text: str) -> float | None:
     if when.tzinfo is None:  # "-0000": the date is in UTC, and its author's zone is not known
         when = when.replace(tzinfo=timezone.utc)
     return max(0.0, (when - datetime.now(timezone.utc)).total_seconds())
-
-
-def redirected(request: OpenRequest, response: Response) -> OpenRequest | None:
-    """Return the request to make instead when the response is a redirect, ``None`` when it is none.
-
-    Secrets stay with the origin (scheme, host and port) that they were meant for.
-
-    Raises:
-        HandshakeRejectedError: A redirect that may not be followed.
-    """
-    if response.status_code not in _REDIRECTS:
-        return None
-    location = header_dict(response.headers).get("location", "").strip()
-    try:
-        joined = urldefrag(urljoin(request.url, location)).url
-        scheme, separator, rest = joined.partition(":")
-        url = check_url("the redirect's URL", _SCHEMES.get(scheme.lower(), scheme) + separator + rest)
-    except ValueError as error:  # a ConfigurationError is one as well
-        why = mask_text(str(error), limit=400)  # urllib quotes all of what it cannot read
-        raise rejection(request, response, f", to a place that cannot be connected to: {why}") from None
-    if not location:
-        raise rejection(request, response, ", a redirect without a Location")
-    here, there = parse_target(request.url), parse_target(url)
-    if here.secure and not there.secure:
-        raise rejection(request, response, f", to {mask_url(url)}: it would leave TLS, so it is not followed")
-    if (here.secure, here.host, here.port) == (there.secure, there.host, there.port):
-        user = urlsplit(request.url).netloc.rpartition("@")[0]
-        if user and there.username is None:
-            url = url.replace("://", f"://{user}@", 1)
-        return attrs.evolve(request, url=url)
-    if request.must_stay and here.host != there.host:
-        raise rejection(request, response, f", to another host, {mask_url(url)}, which auth is not meant for")
-    headers = {name: value for name, value in request.headers.items() if name.lower() in _FOR_ANYBODY}
-    return attrs.evolve(request, url=url, headers=headers)
-
-
-async def open_within(
-    request: OpenRequest, attempt: Callable[[OpenRequest], Awaitable[_Opened | OpenRequest]]
-) -> _Opened:
-    """Call ``attempt``, again for each redirect that it returns, all within ``open_timeout``.
-
-    Raises:
-        OpenTimeoutError: It took too long.
-        ConnectError: Too many redirects.
-    """
-    asked = request
-    try:
-        with anyio.fail_after(request.open_timeout):
-            for _ in range(1 + MAX_REDIRECTS):
-                opened = await attempt(asked)
-                if not isinstance(opened, OpenRequest):
-                    return opened
-                asked = opened
-    except TimeoutError:
-        raise OpenTimeoutError(
-            f"the opening handshake with {mask_url(asked.url)} was not over within {request.open_timeout:g} s"
-        ) from None
-    raise ConnectError(f"{mask_url(request.url)} redirected more than {MAX_REDIRECTS} times", retryable=False)

@@ -21,8 +21,9 @@ from ._checks import check_close_code
 from ._dial import dial
 from ._endings import GRACE, STREAM_ERRORS, PlainGroup, cut, cutting, cutting_on_error, linger, own_loss
 from ._errors import ConnectionLostError
-from ._handshake import Head, accept, ask, exchange, header_dict, new_core, open_within, redirected
+from ._handshake import Head, accept, ask, exchange, header_dict, new_core
 from ._redact import mask_url
+from ._redirects import open_within, redirected
 from ._stream_protocol import StreamProtocol
 from ._transport import OpenRequest, Transport
 from ._writer import Writer
@@ -37,6 +38,10 @@ class _Ping:
     sent_at: float
     on_pong: Callable[[float | None], None]
     """Called with the round trip, or with ``None`` if there will be none."""
+
+
+def _if_answered(on_pong: Callable[[float], None]) -> Callable[[float | None], None]:
+    return lambda latency: None if latency is None else on_pong(latency)
 
 
 @attrs.define(eq=False)
@@ -159,12 +164,12 @@ class StreamTransport:
         Raises:
             ConnectionLostError: The connection has ended.
         """
-        self._ping(lambda latency: None if latency is None else on_pong(latency))
+        self._ping(_if_answered(on_pong))
         await self._writer.flush()
 
     def ping_nowait(self, on_pong: Callable[[float], None]) -> bool:
         """Do what :meth:`start_ping` does if that can be done without waiting; return whether it was."""
-        payload = self._note_ping(lambda latency: None if latency is None else on_pong(latency))
+        payload = self._note_ping(_if_answered(on_pong))
         frame = self._protocol.compose_ping(payload)
         if frame is None or self._writer.write_nowait(frame) is None:
             del self._pings[payload]

@@ -17,8 +17,9 @@ from websockets.frames import Close, Frame, Opcode
 
 from ._endings import STREAM_ERRORS, Loss, cut, cut_reason, protocol_loss
 from ._frame_scan import FrameScan
-from ._handshake import Head, header_dict, read_head, redirected, rejection, wrong
+from ._handshake import Head, header_dict, read_head, rejection, wrong
 from ._redact import mask_text, mask_url
+from ._redirects import redirected
 from ._transport import OpenRequest
 from ._writer import Writer
 

@@ -33,8 +33,9 @@ from ._endings import (
     peer_loss,
 )
 from ._errors import ConfigurationError, ConnectError, ConnectionLostError
-from ._handshake import broken, header_dict, headers_to_send, new_core, open_within, wrong
+from ._handshake import broken, header_dict, headers_to_send, new_core, wrong
 from ._redact import mask_url
+from ._redirects import open_within
 from ._transport import OpenRequest, Transport
 from ._trio_link import TrioLink
 
