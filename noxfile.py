@@ -24,8 +24,12 @@ nox.needs_version = ">=2025.2.9"
 nox.options.default_venv_backend = "virtualenv"
 nox.options.reuse_existing_virtualenvs = True
 nox.options.error_on_missing_interpreters = True
-nox.options.sessions = ["lint", "types", "floors", "tests", "examples", "wire", "simulate", "autobahn", "package"]
-nox.options.sessions += ["coverage"]
+nox.options.sessions = [
+    *("lint", "types", "floors"),
+    *("tests", "examples", "wire"),
+    *("simulate", "autobahn"),
+    *("package", "coverage"),
+]
 
 ROOT = Path(__file__).parent
 REPORTS = ROOT / ".reports"
@@ -118,10 +122,9 @@ def tests(session: nox.Session) -> None:
     """Run the tests in virtual time: this Python x backend x transport, and the conformance suite on uvloop."""
     warn_of_missing(session)
     install(session, "test")
-    if session.python in RECORDED:
-        run_cells(session, MATRIX)
-    else:
-        run_cells(session, tuple(cell._replace(paths=(*cell.paths, *AT_RANDOM)) for cell in MATRIX), record=False)
+    record = session.python in RECORDED
+    less = () if record else AT_RANDOM
+    run_cells(session, tuple(cell._replace(paths=(*cell.paths, *less)) for cell in MATRIX), record=record)
 
 
 @nox.session(python=NEWEST)
@@ -257,7 +260,7 @@ def limiter(session: nox.Session) -> None:
     session.run("python", "-m", "benchmarks.limiter", *session.posargs)
 
 
-# --- a real network -----------------------------------------------------------------------------------------------
+# --- proof ----------------------------------------------------------------------------------------------------------
 
 NETWORK = (
     # Real clocks want the machine to themselves: no other processes.
@@ -266,20 +269,11 @@ NETWORK = (
 )
 
 
-@nox.session(python=NEWEST, default=False)
-def network(session: nox.Session) -> None:
-    """Break a network of namespaces in every way, and put nginx and haproxy into it; wants root, takes 4 minutes."""
-    # By default it is not run: it takes too long, and where it is run it must be allowed to change networks.
-    if sys.platform == "linux" and os.geteuid() == 0 and Path("/dev/net/tun").exists():
-        for program in ("iptables", "conntrack", "nginx", "haproxy"):
-            need(session, program)
-    else:
-        session.warn("!!!!! NOT ROOT ON A LINUX WITH /dev/net/tun: THE FAULTS OF NETWORKS WILL NOT BE TESTED !!!!!")
+@nox.session(python=NEWEST)
+def simulate(session: nox.Session) -> None:
+    """Play whole lives in virtual time, from one number each; try `-- --seeds 1000`, `-- --seed 7`, `-- --planted`."""
     install(session, "test")
-    run_cells(session, NETWORK, record=False)
-
-
-# --- conformance --------------------------------------------------------------------------------------------------
+    session.run("python", "-m", "tests.simulation", *session.posargs)
 
 
 @nox.session(python=NEWEST)
@@ -313,7 +307,36 @@ def fuzz(session: nox.Session) -> None:
     session.run("python", "-m", "tests.fuzz", *session.posargs)
 
 
-# --- holes --------------------------------------------------------------------------------------------------------
+@nox.session(python=NEWEST, default=False)
+def network(session: nox.Session) -> None:
+    """Break a network of namespaces in every way, and put nginx and haproxy into it; wants root, takes 4 minutes."""
+    # By default it is not run: it takes too long, and where it is run it must be allowed to change networks.
+    if sys.platform == "linux" and os.geteuid() == 0 and Path("/dev/net/tun").exists():
+        for program in ("iptables", "conntrack", "nginx", "haproxy"):
+            need(session, program)
+    else:
+        session.warn("!!!!! NOT ROOT ON A LINUX WITH /dev/net/tun: THE FAULTS OF NETWORKS WILL NOT BE TESTED !!!!!")
+    install(session, "test")
+    run_cells(session, NETWORK, record=False)
+
+
+@nox.session(python=NEWEST, default=False)
+def soak(session: nox.Session) -> None:
+    """Half an hour of a fast feed that is dropped and rotated all the time; try `-- --minutes 2 --backend trio`."""
+    session.install("-e", ".")
+    session.run("python", "-m", "benchmarks.soak", *session.posargs)
+
+
+@nox.session(python=NEWEST, default=False)
+def mutate(session: nox.Session) -> None:
+    """Break the modules that decide in one place after another, and name what no test noticed (docs/mutation.md).
+
+    Arguments after `--` are names of mutants: `nox -s mutate -- "hypersockets._told.*"` runs these again;
+    without any, those of functions that were edited since. Delete `mutants/` to begin anew, as after a change of tests.
+    """
+    install(session, "mutate")
+    session.run("mutmut", "run", "--max-children=1", *session.posargs)
+    session.run("python", "tests/mutation.py")
 
 
 @nox.session(python=NEWEST, default=False)
@@ -339,32 +362,6 @@ def audit(session: nox.Session) -> None:
     holes = [f"{each['name']} {each['version']}: {hole['id']}" for each in answers for hole in each.get("vulns", ())]
     if holes:
         session.error(f"known holes: {'; '.join(holes)}")
-
-
-@nox.session(python=NEWEST, default=False)
-def soak(session: nox.Session) -> None:
-    """Half an hour of a fast feed that is dropped and rotated all the time; try `-- --minutes 2 --backend trio`."""
-    session.install("-e", ".")
-    session.run("python", "-m", "benchmarks.soak", *session.posargs)
-
-
-@nox.session(python=NEWEST)
-def simulate(session: nox.Session) -> None:
-    """Play whole lives in virtual time, from one number each; try `-- --seeds 1000`, `-- --seed 7`, `-- --planted`."""
-    install(session, "test")
-    session.run("python", "-m", "tests.simulation", *session.posargs)
-
-
-@nox.session(python=NEWEST, default=False)
-def mutate(session: nox.Session) -> None:
-    """Break the modules that decide in one place after another, and name what no test noticed (docs/mutation.md).
-
-    Arguments after `--` are names of mutants: `nox -s mutate -- "hypersockets._told.*"` runs these again;
-    without any, those of functions that were edited since. Delete `mutants/` to begin anew, as after a change of tests.
-    """
-    install(session, "mutate")
-    session.run("mutmut", "run", "--max-children=1", *session.posargs)
-    session.run("python", "tests/mutation.py")
 
 
 # --- how ----------------------------------------------------------------------------------------------------------
