@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import attrs
-from anyio.lowlevel import checkpoint_if_cancelled
+from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
 from ._bell import Bell
 from ._errors import NotConnectedError
@@ -69,6 +69,8 @@ class Outbox:
         """Called when there is something to take. ``None`` iff no session is there to take it."""
         self.send_nowait: Callable[[Outgoing], bool] | None = None
         """Writes an item without waiting, if it can; told of one only while none waits. ``None`` as ``on_item``."""
+        self._direct: Outgoing | None = None
+        """What was written that way, until its sender has let others run: what they send goes out together."""
         self._bells: list[Bell] = []
         """Of items that are settled, for the next: nobody waits for them, nobody rings them."""
 
@@ -107,12 +109,16 @@ class Outbox:
         await checkpoint_if_cancelled()
         self._put(item)
         try:
+            if self._direct is item:
+                await checkpoint()
+                self._direct = None
             await item.wait()
         finally:
             self._let_go(item)
 
     def _put(self, item: Outgoing) -> None:
-        if not self._items and self.send_nowait is not None and self.send_nowait(item):
+        if self._direct is None and not self._items and self.send_nowait is not None and self.send_nowait(item):
+            self._direct = item
             return
         self._items.append(item)
         if self.on_item is not None:
@@ -120,6 +126,8 @@ class Outbox:
 
     def _let_go(self, item: Outgoing) -> None:
         """Take note that nobody waits for an item any more."""
+        if self._direct is item:
+            self._direct = None
         if item.is_started:
             item.is_abandoned = True
         elif item in self._items:

@@ -272,9 +272,9 @@ class Wire:
         item.start(self._inbox)
         if left:
             self._begun = item
+            self._bell.ring()
         else:
             self._are_sent([item])
-        self._bell.ring()  # what else is sent in this round of the event loop goes out together
         return True
 
     @property

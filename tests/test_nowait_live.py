@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import anyio
 import pytest
 from anyio.abc import ByteStream
@@ -16,6 +19,16 @@ from tests._through import Tapped
 from tests._world import Frames
 
 pytestmark = pytest.mark.anyio
+
+
+class Writes(list[tuple[str, list[str]]]):
+    """A list that tells when something is added."""
+
+    on_write: Callable[[], None] = staticmethod(lambda: None)
+
+    def append(self, write: tuple[str, list[str]]) -> None:
+        super().append(write)
+        self.on_write()
 
 
 class Noting(Tapped):
@@ -94,6 +107,26 @@ async def test_sends_of_one_round_are_written_together() -> None:
                 for number in range(100):
                     tasks.start_soon(client.send, str(number))
             assert [(how, len(whole)) for how, whole in writes] == [("at once", 1), ("task", 99)]
+
+
+async def test_a_sender_that_waits_for_more_holds_nobody_up() -> None:
+    """One waits for the reply to its request, one was cancelled as it let others run: what comes later goes at once."""
+    writes = Writes()
+    async with ScriptedServer(idle) as server:
+        async with hs.connect(settings(server, transport=noted(server, writes))) as client:
+            await wait_all_tasks_blocked()
+            del writes[:]
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(partial(client.request, "question", match=lambda frame: False, timeout=60))
+                await wait_all_tasks_blocked()
+                with anyio.CancelScope() as scope:
+                    writes.on_write = scope.cancel
+                    await client.send("cancelled")
+                assert scope.cancelled_caught
+                await client.send("later")
+                assert writes == [("at once", ["question"]), ("at once", ["cancelled"]), ("at once", ["later"])]
+                tasks.cancel_scope.cancel()
+            assert server.peers[0].received == ["question", "cancelled", "later"]
 
 
 async def test_what_was_begun_is_finished_by_the_session() -> None:
