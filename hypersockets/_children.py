@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 import anyio
 import anyio.abc
+import attrs
 
 from ._bell import Flag
 
@@ -16,39 +18,51 @@ _STOPPED_LAST = ("writer", "pings")
 """Who writes is stopped by the session alone, behind its close frame: nothing can follow half a frame."""
 
 
+@attrs.define(eq=False)
+class _Child(Flag):
+    """A task that runs, and the flag that is set at its end."""
+
+    name: str = attrs.field(kw_only=True)
+    scope: anyio.CancelScope = attrs.field(kw_only=True)
+
+
 class Children:
     """Named tasks in a session's group; several may have the same name."""
 
     def __init__(self, group: anyio.abc.TaskGroup) -> None:
         self._group = group
-        self._running: dict[Flag, tuple[str, anyio.CancelScope]] = {}
-        """Names and scopes, by the flag that is set at their end."""
+        self._running: list[_Child] = []
 
     def start(self, name: str, child: Callable[[], Awaitable[None]]) -> None:
         """Start a task."""
-        scope, ended = anyio.CancelScope(shield=name in _STOPPED_LAST), Flag()
-        self._running[ended] = name, scope
-        self._group.start_soon(self._run, child, scope, ended, name=f"hypersockets.{name}")
+        running = _Child(name=name, scope=anyio.CancelScope(shield=name in _STOPPED_LAST))
+        self._running.append(running)
+        self._group.start_soon(self._run, child, running, name=_task_name(name))
 
-    async def _run(self, child: Callable[[], Awaitable[None]], scope: anyio.CancelScope, ended: Flag) -> None:
+    async def _run(self, child: Callable[[], Awaitable[None]], running: _Child) -> None:
         try:
-            with scope:
+            with running.scope:
                 await child()
         finally:
-            del self._running[ended]
-            ended.set()
+            self._running.remove(running)
+            running.set()
 
     def start_apart(self, name: str, child: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Start a task that :meth:`stop` leaves alone: it ends by itself, or with the group."""
-        self._group.start_soon(child, name=f"hypersockets.{name}")
+        self._group.start_soon(child, name=_task_name(name))
 
     def stop(self, *names: str) -> None:
         """Cancel the named tasks; all of them if none is named."""
-        for name, scope in list(self._running.values()):
-            if name in names or not names:
-                scope.cancel()
+        for child in self._running:
+            if child.name in names or not names:
+                child.scope.cancel()
 
     async def ended(self, name: str) -> None:
         """Wait until the tasks of that name are over: their cancellation may not have come to them yet."""
-        for ended in [ended for ended, (each, _) in self._running.items() if each == name]:
-            await ended.wait()
+        for child in [child for child in self._running if child.name == name]:
+            await child.wait()
+
+
+def _task_name(name: str) -> str:
+    """Return what debuggers show; the same for all clients, for thousands of them may be idle."""
+    return sys.intern(f"hypersockets.{name}")

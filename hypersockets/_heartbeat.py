@@ -85,10 +85,9 @@ class Beats:
     timeout: float
     """Seconds; infinite when no answer is expected."""
     next_at: float
-    unanswered: list[float] = attrs.field(factory=list)
-    """Since when each of the unanswered beats waits, the oldest first; of very many not the newest."""
-    _sent: list[float] = attrs.field(factory=list, init=False)
-    """When each of them was sent, which no pause changes: an answer is known by it."""
+    _unanswered: list[tuple[float, float]] = attrs.field(factory=list, init=False)
+    """Since when each of the unanswered beats waits, the oldest first; of very many not the newest. And when it was
+    sent, which no pause changes: an answer is known by it."""
 
     @classmethod
     def starting(cls, now: float, *, interval: float, timeout: float = math.inf) -> Beats:
@@ -103,25 +102,23 @@ class Beats:
         self.next_at += (missed + 1) * self.interval
         if self.next_at <= now:  # rounding at a multiple of the interval
             self.next_at = now + self.interval
-        if self.timeout != math.inf and len(self.unanswered) < _REMEMBERED:
-            self.unanswered.append(now)
-            self._sent.append(now)
+        if self.timeout != math.inf and len(self._unanswered) < _REMEMBERED:
+            self._unanswered.append((now, now))
         return True
 
     def answered(self, sent_at: float = math.inf) -> None:
         """Take an answer to the beat sent then, which answers all beats before it too; by default to all of them."""
-        while self._sent and self._sent[0] <= sent_at:
-            del self.unanswered[0], self._sent[0]
+        while self._unanswered and self._unanswered[0][1] <= sent_at:
+            del self._unanswered[0]
 
     @property
     def deadline(self) -> float:
         """When the oldest unanswered beat times out; infinite if none waits."""
-        return self.unanswered[0] + self.timeout if self.unanswered else math.inf
+        return self._unanswered[0][0] + self.timeout if self._unanswered else math.inf
 
     def paused(self, since: float, now: float) -> None:
         """Forget the time from ``since`` to ``now``: nothing was read meanwhile, so the silence was ours."""
-        for number, sent_at in enumerate(self.unanswered):
-            self.unanswered[number] = now - max(0.0, since - sent_at)
+        self._unanswered = [(now - max(0.0, since - waits), sent_at) for waits, sent_at in self._unanswered]
 
 
 @attrs.define(eq=False)

@@ -58,7 +58,7 @@ class StreamTransport:
     _on_activity: Callable[[], None]
     receive_checkpoints: ClassVar[bool] = True  # every receive of a byte stream is one
     _has_lingered: bool = False
-    _early: list[str | bytes] = attrs.field(factory=list)  # came in one packet with the handshake's response
+    _early: Sequence[str | bytes] = ()  # came in one packet with the handshake's response
     _pings: dict[bytes, _Ping] = attrs.field(factory=dict)  # unanswered, oldest first
     _ping_number: int = 0  # of the next one
 
@@ -81,7 +81,7 @@ class StreamTransport:
         Raises:
             ConnectionLostError: The connection has ended, and every message before that was given out.
         """
-        messages, self._early = self._early, []
+        messages, self._early = self._early, ()
         while not messages:
             if self._protocol.loss is not None:
                 if self._protocol.failed and not self._has_lingered:

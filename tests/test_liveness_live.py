@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from datetime import timedelta
 from typing import Any
 
@@ -339,8 +340,9 @@ async def test_an_answer_counts_while_the_clock_does_not_run() -> None:
     )
     liveness.heartbeat = beats = Beats.starting(0, interval=1, timeout=1)
     assert beats.due(1)
+    assert beats.deadline == 2
     liveness.beat_answered()
-    assert beats.unanswered == []
+    assert beats.deadline == math.inf
 
 
 async def test_a_slow_subscription_callable_holds_up_no_deadline() -> None:

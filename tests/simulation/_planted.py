@@ -156,15 +156,15 @@ PLANTED = [
     Bug(
         "the deadline of the newest heartbeat, not the oldest",
         "_heartbeat.py",
-        "        return self.unanswered[0] + self.timeout if",
-        "        return self.unanswered[-1] + self.timeout if",
+        "        return self._unanswered[0][0] + self.timeout if",
+        "        return self._unanswered[-1][0] + self.timeout if",
         7,
     ),
     Bug(
         "a pong after a pause is not known",
         "_heartbeat.py",
-        "        while self._sent and self._sent[0] <= sent_at:",
-        "        while self._sent and self.unanswered[0] <= sent_at:",
+        "        while self._unanswered and self._unanswered[0][1] <= sent_at:",
+        "        while self._unanswered and self._unanswered[0][0] <= sent_at:",
         7,
     ),
     Bug(
