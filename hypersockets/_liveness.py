@@ -44,10 +44,8 @@ class Liveness:
         self._on_stale = on_stale
         self._on_loss = on_loss
         self._on_age = on_age
-        self._sleeping: anyio.CancelScope | None = None
-        """``None`` iff it does not sleep."""
-        self._is_due = False
-        """Whether it must look again before it sleeps."""
+        self._watch = anyio.CancelScope()
+        """Around many sleeps: to enter one costs more than all else that there is to do for a ping."""
         self.heartbeat: Beats | None = None
         self.pings: Beats | None = None
         self.quiet: Quiet | None = None
@@ -120,29 +118,19 @@ class Liveness:
 
     async def run(self) -> None:
         """Sleep from deadline to deadline until cancelled, or until the peer is dead."""
-        while True:
-            now = anyio.current_time()
-            wake_at = self._check(now)
-            if wake_at is None:
-                return
-            if self._is_due:
-                self._is_due = False
-                continue
-            # An answer puts off the scope's deadline, so nobody wakes where the peer lives. What comes for certain ends
-            # the sleep: to be cancelled costs several times as much.
-            answer_by = self._answer_by()
-            try:
-                with anyio.CancelScope(deadline=answer_by if answer_by < wake_at else math.inf) as self._sleeping:
+        while True:  # noqa: ASYNC913 - the sleep is one
+            with anyio.CancelScope() as self._watch:
+                while (wake_at := self._check(now := anyio.current_time())) is not None:
+                    # An answer puts off the scope's deadline, so nobody wakes where the peer lives. What comes for
+                    # certain ends the sleep: to be cancelled costs several times as much.
+                    answer_by = self._answer_by()
+                    self._watch.deadline = answer_by if answer_by < wake_at else math.inf
                     await anyio.sleep(wake_at - now)
-            finally:
-                self._sleeping = None
+                return
 
     def _look(self) -> None:
         """Have the deadlines looked at now."""
-        if self._sleeping is None:
-            self._is_due = True
-        else:
-            self._sleeping.cancel()
+        self._watch.cancel()
 
     def _answer_by(self) -> float:
         """Return when the peer is dead unless it answers before."""
@@ -155,8 +143,7 @@ class Liveness:
 
     def _put_off(self) -> None:
         """Take note that an answer has come."""
-        if self._sleeping is not None:
-            self._sleeping.deadline = self._answer_by()
+        self._watch.deadline = self._answer_by()
 
     def _check(self, now: float) -> float | None:
         """Do what is due; return when something will be next, answers aside (``None``: the peer is dead)."""
