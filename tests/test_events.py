@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given, strategies as st
 
 from hypersockets import _events
-from hypersockets._errors import ConnectError, ConnectionLostError
+from hypersockets._errors import ConnectError, ConnectionLostError, ParseError
 from hypersockets._events import (
     KEPT,
     MERGE_WINDOW,
+    WHOLE,
     Closed,
     Connected,
     Connecting,
@@ -219,6 +220,82 @@ def test_kinds_that_a_server_makes_up_take_no_memory() -> None:
     assert log.total == KEPT + 2 * 50
     log.flush(1.0)
     assert log.total == 2 * (KEPT + 50)
+
+
+def unparsed(log: EventLog, error: BaseException) -> ErrorOccurred:
+    """Have an error of a single message told, and return its event."""
+    log.emit_merged(0.0, object(), lambda count: ErrorOccurred(**COMMON, error=error, count=count), 7)
+    event = log.kept[-1]
+    assert isinstance(event, ErrorOccurred)
+    return event
+
+
+def parse_error(text: str) -> ParseError:
+    error = ParseError(text)
+    error.__cause__ = ValueError(text)
+    return error
+
+
+def test_of_errors_of_messages_the_newest_are_kept_whole() -> None:
+    """Each may hold a message of the largest size; of older ones the text and the count are left."""
+    log = EventLog()
+    for _ in range(KEPT):
+        log.emit(numbered(1))
+    events = [unparsed(log, parse_error(str(number))) for number in range(WHOLE)]
+    assert log.kept[-WHOLE:] == events
+    events += [unparsed(log, parse_error(str(number))) for number in range(WHOLE, WHOLE + 3)]
+    assert log.kept[-WHOLE:] == events[3:]
+    lightened = log.kept[-WHOLE - 3 : -WHOLE]
+    for before, after in zip(events, lightened, strict=False):
+        assert isinstance(after, ErrorOccurred)
+        assert type(after.error) is ParseError
+        assert (str(after.error), after.error.__cause__) == (str(before.error), None)
+        assert attrs.evolve(after, error=before.error) == before
+    assert len(lightened) == 3
+
+
+def test_of_an_error_that_is_kept_no_more_nothing_is_looked_for() -> None:
+    """Nor is any other event touched in its place."""
+    for too_many in range(3):
+        log = EventLog()
+        unparsed(log, parse_error("old"))
+        for number in range(WHOLE - 1):
+            unparsed(log, parse_error(str(number)))
+        while len(log.kept) < KEPT or log.oldest < too_many:
+            log.emit(numbered(1))
+        kept = list(log.kept)
+        new = unparsed(log, parse_error("new"))
+        changed = [after for before, after in zip(kept[1:], log.kept[:-1], strict=True) if before != after]
+        assert changed == []
+        assert log.kept[-1] is new
+
+
+def test_an_old_error_of_a_handler_is_itself_without_its_traceback() -> None:
+    """It is the user's own object; but frames, and what they hold, are let go of: all along the chain."""
+
+    def failed(explicit: bool) -> Exception:
+        try:
+            try:
+                raise KeyError("inner")
+            except KeyError as inner:
+                if explicit:
+                    raise LookupError("outer") from inner
+                raise LookupError("outer")  # noqa: B904 - a context without a cause is what is tested
+        except LookupError as outer:
+            return outer
+
+    for explicit in (True, False):
+        log = EventLog()
+        error = failed(explicit)
+        event = unparsed(log, error)
+        for _ in range(WHOLE - 1):
+            unparsed(log, ValueError())
+        assert error.__traceback__ is not None
+        unparsed(log, ValueError())
+        assert log.kept[0] is event
+        inner = error.__cause__ if explicit else error.__context__
+        assert isinstance(inner, KeyError)
+        assert [error.__traceback__, inner.__traceback__] == [None, None]
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.floats(0, 2), st.integers(1, 5)), max_size=60))

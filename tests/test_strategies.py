@@ -273,10 +273,18 @@ def waits(made: RetryPlan, error: HyperSocketError, ready_for: float | None, tim
     return [verdict.delay for verdict in found if isinstance(verdict, Wait)]
 
 
+def test_what_a_refusal_asks_for_is_a_floor_once() -> None:
+    """The next wait after that is the strategy's own."""
+    made = plan(FixedDelay(0.5))
+    assert waits(made, refused(429, retry_after=9), None, 1) == [9]
+    assert waits(made, ConnectError(), None, 1) == [0.5]
+
+
 def test_a_rotation_that_failed_is_tried_again_by_the_same_strategy() -> None:
     """Never in a tight loop, for the old connection works; and where the strategy would give up, or errs, rarely."""
     made = plan(ExponentialBackoff(0.5, 60, 3))
     assert [made.next_rotation(failures, lost()) for failures in range(4)] == [1.0, 1.0, 2.0, RETRY_AFTER_CAP]
+    assert made.next_rotation(0, refused(429, retry_after=9)) == 9.0
     assert plan(NeverReconnect()).next_rotation(0, lost()) == RETRY_AFTER_CAP
 
     class Negative:
