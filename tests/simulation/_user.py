@@ -66,6 +66,10 @@ class User(Chronicle):
         self.written: set[int] = set()
         """Sends that were written, and have not returned."""
         self.last_written = -1
+        self.asked: set[int] = set()
+        """Requests that were written whole."""
+        self.asked_again: set[int] = set()
+        """Those that were written more than once: that they are late is no fault."""
         self.lost_sends: set[int] = set()
         """Sends that returned, and were never written."""
         self.sending_since = math.inf
@@ -174,6 +178,8 @@ class User(Chronicle):
             self.judge(check.written_in_order, self, number)
             self.written.add(number)
             self.last_written = number
+        else:
+            (self.asked_again if number in self.asked else self.asked).add(number)
 
     async def send(self) -> None:
         number, self.numbers = self.numbers, self.numbers + 1

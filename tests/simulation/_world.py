@@ -199,8 +199,9 @@ class World:
             elif verb in ("user", "ask"):
                 number = int(words[0])
                 life.judge(check.users_come_after_acks, here)
-                life.judge(check.sends_are_in_order, here, number)
-                here.last_heard = number
+                if number not in life.asked_again:
+                    life.judge(check.sends_are_in_order, here, number)
+                    here.last_heard = number
                 if verb == "ask" and words[1] != "never":
                     await self.say(here, f'{{"channel":"reply","id":{number}}}')
 
