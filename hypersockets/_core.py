@@ -160,14 +160,16 @@ class Core:
     def resume_point(self) -> ResumePoint:
         """Return where the last session stopped."""
         last = {} if self.sequences is None else self.sequences.last()
-        return ResumePoint(epoch=self.epoch, last_sequence=last, downtime=self._downtime())
+        return ResumePoint(epoch=self.epoch, last_sequence=last, downtime=self.downtime)
 
-    def _downtime(self) -> float:
+    @property
+    def downtime(self) -> float:
+        """For how many seconds no session has been ready."""
         return 0.0 if self.lost_at is None else anyio.current_time() - self.lost_at
 
     def session_ready(self, session: ReadySession) -> None:
         """Take over a session that is restored."""
-        downtime, now = self._downtime(), anyio.current_time()
+        downtime, now = self.downtime, anyio.current_time()
         is_rotation, self._untold = self._untold is not None, None
         self.counters.reconnect_count += self.epoch > 0 and not is_rotation
         self.epoch += 1

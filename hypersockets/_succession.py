@@ -107,9 +107,6 @@ class Succession:
                     await heir.over.wait()
                     if heir.ended is not None and heir.ended.ready_for is None:
                         self.session = session  # it came to nothing: the loss is what is to be mended
-                        since = None if ended is None else ended.lost_at
-                        after = 0.0 if since is None else anyio.current_time() - since
-                        self._plan.refused(heir.ended.error, after=after)
         finally:
             self.session = None
         assert ended is not None  # one that raises does it for a bug, and then this task is cancelled
@@ -182,7 +179,9 @@ class Succession:
             self._on_failed(heir, ended.error)
             self.decide(ended.error)
             self._remember(RECENT)
-            if rotation.is_due and self.session is not None and self._core.session is self.session:
+            if self._core.session is None:  # lost meanwhile: it was the next attempt, or came before that
+                self._plan.refused(ended.error, after=self._core.downtime)
+            elif rotation.is_due and self.session is not None and self._core.session is self.session:
                 self.session.rotate_after(self._plan.next_rotation(self._failures, ended.error))
                 self._failures += 1
 

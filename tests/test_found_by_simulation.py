@@ -84,6 +84,27 @@ async def test_a_refused_attempt_of_a_rotation_that_became_the_next_attempt_sets
             assert of(hs.Reconnecting, happened(client))[-1].delay == 32, "counted from the loss, as every wait"
 
 
+async def test_a_rotation_that_is_refused_while_the_lost_connection_takes_leave_sets_the_floor() -> None:
+    """The loss is known, though its connection is not over yet: what the refusal asks for counts as in any attempt."""
+
+    async def script(peer: Peer) -> None:
+        if peer.number == 1:
+            await anyio.sleep(1)
+            await peer.reject(503, {"Retry-After": "30"})
+        await peer.accept()
+        if peer.number == 0:
+            await peer.stall()  # it does not answer a close frame
+        await idle(peer)
+
+    async with ScriptedServer(script) as server:
+        async with hs.connect(settings(server)) as client, anyio.create_task_group() as tasks:
+            tasks.start_soon(_rotate, client)
+            await anyio.sleep(0.75)
+            await client.reconnect()
+            await wait_for(client, hs.Connected, 2)
+            assert of(hs.Reconnecting, happened(client))[-1].delay == 30.25, "counted from the loss, as every wait"
+
+
 async def _rotate(client: hs.Client) -> None:
     with pytest.raises(hs.HandshakeRejectedError):
         await client.rotate()
