@@ -63,6 +63,8 @@ class Chronicle:
         self.broke = False
         """Whether the last loss was a rotation that breaks before it makes: it is told of when that has failed."""
         self.lost_at = -math.inf
+        self.refused_at = -math.inf
+        """When a refused handshake was told of last."""
         self.attempts = 0
         """Retries since the last session that was stable."""
         self.retry_at: float | None = None
@@ -147,6 +149,7 @@ class Chronicle:
             self._note_end(event.at - self.ready_since)
             self.ready, self.ready_since, self.lost_ready, self.lost_at = None, math.inf, True, event.at
         elif isinstance(event, hs.ErrorOccurred) and isinstance(event.error, hs.HandshakeRejectedError):
+            self.refused_at = event.at
             if self.ready is not None and newest is not None:
                 newest.retry_after = None  # a rotation could not be had: there is no delay for which it is a floor
         elif isinstance(event, hs.Reconnecting):
@@ -172,7 +175,7 @@ class Chronicle:
             newest.retry_after = None  # the next attempt may come to no connection
         self.judge(check.attempts_are_counted, self, event.attempt)
         # Before the refusal, of an attempt that came at once.
-        spent = event.at - self.lost_at if self.lost_ready else 0.0
+        spent = max(0.0, self.refused_at - self.lost_at) if self.lost_ready else 0.0
         self.judge(check.delay_is_within_bounds, self, event.attempt, event.delay, retry_after, self.lost_ready, spent)
         self.attempts = event.attempt
         # The wait begins with the loss: taking leave of the server is a part of it.
