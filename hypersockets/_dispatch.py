@@ -155,8 +155,10 @@ class Dispatch:
             if not self._held:
                 break
             budget.room_wanted = inbox.arrival
-            await inbox.arrival.wait()
-        budget.room_wanted = None
+            try:
+                await inbox.arrival.wait()
+            finally:  # here, not at the end: another connection's dispatch may wait by then
+                budget.room_wanted = None
         self._is_running = False
         if self._is_finishing:
             self.finished.set()

@@ -6,7 +6,7 @@ import anyio
 import pytest
 
 import hypersockets as hs
-from hypersockets.testing import Peer, ScriptedServer
+from hypersockets.testing import Peer, ScriptedServer, wait_all_tasks_blocked
 from tests._live import Recorder, happened, idle, message, names, of, settings, wait_for
 
 pytestmark = pytest.mark.anyio
@@ -82,6 +82,45 @@ async def test_a_refused_attempt_of_a_rotation_that_became_the_next_attempt_sets
             refused, connecting = of(hs.ErrorOccurred, happened(client))[-1], of(hs.Connecting, happened(client))[-1]
             assert (refused.at, connecting.at) == (3, 33)
             assert of(hs.Reconnecting, happened(client))[-1].delay == 32, "counted from the loss, as every wait"
+
+
+async def test_a_full_lane_is_filled_on_whatever_the_next_connection_brings() -> None:
+    """Two connections have a dispatch each in a rotation: that one of them has nothing to wait for ends no wait of the
+    other."""
+    handled: list[str] = []
+    may_handle = anyio.Event()
+
+    async def handle(message: str) -> None:
+        await may_handle.wait()
+        handled.append(message.rstrip())
+
+    async def script(peer: Peer) -> None:
+        await peer.accept()
+        if peer.number == 0:
+            for number in range(5):
+                await peer.send(f"old {number}".ljust(400_000))  # so much that the reading stops
+        else:
+            await peer.send("new")
+        await idle(peer)
+
+    class Slowly:
+        async def parse(self, frame: str | bytes) -> str | bytes:  # what is awaited has the task look at it
+            return frame
+
+        def route_key(self, message: str | bytes) -> None:
+            return None
+
+    async with ScriptedServer(script) as server:
+        config = settings(server, router=Slowly(), default_handler=hs.Route(handle, capacity=1))
+        async with hs.connect(config) as client:
+            await wait_all_tasks_blocked()
+            await client.rotate()
+            await wait_all_tasks_blocked()
+            may_handle.set()
+            with anyio.fail_after(60):
+                while len(handled) < 6:
+                    await anyio.sleep(1)
+    assert handled == [*(f"old {number}" for number in range(5)), "new"]
 
 
 async def test_a_rotation_that_is_refused_while_the_lost_connection_takes_leave_sets_the_floor() -> None:
