@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, ClassVar
@@ -77,8 +78,8 @@ class User(Chronicle):
         """Of what each user is doing."""
         self.wanted: dict[str, float | None] = dict.fromkeys(BASE, -1.0)
         """Since when each feed is wanted; ``None``: it is not, or that is not decided yet."""
-        self.given_up: set[str] = set()
-        """Feeds for which a call has failed: the server may know of them, and be asked again."""
+        self.given_up: Counter[str] = Counter()
+        """For which feeds how many calls have failed: the server may know of them, and be asked again."""
         self.strategy = Strategy(hs.ExponentialBackoff(self.initial_delay, self.max_delay, jitter=plan.jitter))
         self.has_begun = anyio.Event()
 
@@ -256,7 +257,7 @@ class User(Chronicle):
                 del self.wanted[feed]
                 self.wanted[feed] = anyio.current_time()  # last in the order, too
         except hs.SubscriptionError:
-            self.given_up.add(feed)
+            self.given_up[feed] += 1
 
 
 def _identity(message: Any) -> Any:

@@ -48,6 +48,8 @@ class Connection:
 
     peer: Peer
     tap: Tap
+    given_up: Counter[str]
+    """How often a user had given a subscription up before it."""
     accepted_at: float | None = None
     """When it accepted the login."""
     asked: list[str] = attrs.field(factory=list)
@@ -147,7 +149,7 @@ class World:
         """Serve one connection."""
         with suppress(PeerClosed):
             if not await self._spoil_handshake(peer):
-                here = Connection(peer, self.tap_of(peer))
+                here = Connection(peer, self.tap_of(peer), self.life.given_up.copy())
                 self.connections.append(here)
                 try:
                     await self._serve(here)
@@ -213,7 +215,6 @@ class World:
             return
         self.life.judge(check.subscribed_once, self.life, here, feed)
         here.asked.append(feed)
-        self.life.given_up.discard(feed)
         is_first = len(here.asked) == 1
         if is_first and self.take("acks reordered"):
             here.late_acks = list(BASE)
