@@ -61,7 +61,7 @@ class Life(User):
                         if self.ending in ("exhaust", "hammer"):
                             await self._make_it_give_up()
                         users.cancel_scope.cancel()
-                    ended_at = anyio.current_time()
+                    ended_at, self.is_leaving = anyio.current_time(), True
                     self.tell(f"the end: {self.ending}")
                     if self.ending == "aclose":
                         await self.client.aclose()
