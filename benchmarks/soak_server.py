@@ -1,8 +1,8 @@
 """A numbered feed that can be replayed from any number, on connections that are dropped all the time.
 
-`python -m benchmarks.soak_server --rate N --drop SECONDS` prints its port as a line of JSON. Who sends `from N` gets
-all numbers from N on, `from 0` those that are yet to come. Every so many seconds the oldest connection is dropped:
-half-closed, reset, or closed with 1012, in turn. It ends with its standard input.
+`python -m benchmarks.soak_server --rate N` prints its port as a line of JSON. Who sends `from N every S` gets all
+numbers from N on, `from 0` those that are yet to come, and from then on the oldest connection is dropped every S
+seconds: half-closed, reset, or closed with 1012, in turn. It ends with its standard input.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import math
 import sys
 from contextlib import suppress
 from itertools import cycle
@@ -30,27 +31,32 @@ HEAD = b"\x81\x40"
 """Of a text frame of 64 bytes."""
 
 
-async def main(rate: int, drop: float) -> None:
+async def main(rate: int) -> None:
     loop = asyncio.get_running_loop()
     over = asyncio.Event()
     loop.add_reader(sys.stdin, over.set)
     began = loop.time()
     due: dict[ServerConnection, int] = {}
     """The next number of each subscriber, oldest first."""
+    drop = math.inf
 
     def newest() -> int:
         return int((loop.time() - began) * rate)
 
     async def handle(connection: ServerConnection) -> None:
+        nonlocal drop
         with suppress(ConnectionClosed):  # dropped without a close frame
             async for message in connection:
-                start = int(str(message).removeprefix("from "))
-                due[connection] = start or newest() + 1
+                _, start, _, every = str(message).split()
+                due[connection], drop = int(start) or newest() + 1, float(every)
         due.pop(connection, None)
 
     async def drop_all_the_time() -> None:
+        dropped = loop.time()
         for how in cycle(("half-close", "reset", "close")):
-            await asyncio.sleep(drop)
+            while loop.time() < dropped + drop:  # noqa: ASYNC110 - it changes with each subscription
+                await asyncio.sleep(TICK)
+            dropped = loop.time()
             connection = next(iter(due), None)
             if connection is None:
                 continue
@@ -80,8 +86,7 @@ async def main(rate: int, drop: float) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rate", type=int, default=20_000, help="messages per second")
-    parser.add_argument("--drop", type=float, default=5, help="seconds between two drops")
     parser.add_argument("--cores", default="", help="where to run; numbers with commas between")
     arguments = parser.parse_args()
     stay_on(arguments.cores)
-    asyncio.run(main(arguments.rate, arguments.drop))
+    asyncio.run(main(arguments.rate))

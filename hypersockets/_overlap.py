@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Hashable
 
 import attrs
@@ -19,8 +20,8 @@ class Overlap:
     """The identities of the newest messages of one connection, each told apart from those of the one before."""
 
     limit: int = RECENT
-    _seen: dict[Hashable, None] = attrs.field(factory=dict, init=False)
-    """Oldest first."""
+    _seen: OrderedDict[Hashable, None] = attrs.field(factory=OrderedDict, init=False)
+    """Oldest first. The first of a `dict` is found past all that were taken from its front: up to 90 us each time."""
     _left: int = attrs.field(default=WINDOW, init=False)
     """Among how many more messages of the new connection repeats are looked for."""
 
@@ -33,9 +34,9 @@ class Overlap:
         seen = self._seen
         seen[identity] = None
         if len(seen) > self.limit:
-            del seen[next(iter(seen))]
+            seen.popitem(last=False)
             if len(seen) > self.limit:  # it was more; two at a time, so that nobody has to wait for it
-                del seen[next(iter(seen))]
+                seen.popitem(last=False)
 
     @property
     def is_over(self) -> bool:
