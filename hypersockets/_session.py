@@ -35,6 +35,7 @@ from ._inbox import Inbox
 from ._lane import Lane
 from ._liveness import Liveness
 from ._login import Channel, authenticate
+from ._outcome import let_go
 from ._overlap import Overlap
 from ._parting import Parting
 from ._pulse import Pulse
@@ -181,6 +182,7 @@ class Session:
             self._room.leave()
             self.over.set()  # who waits for it runs later, and finds how it ended
         why = self._parting.why or self._too_slow()
+        let_go(why)
         if self._ready_at is None:
             self.ended = Ended(why, None, None)
         else:

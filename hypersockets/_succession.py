@@ -18,7 +18,6 @@ from ._core import Core
 from ._endpoints import Endpoints, Url
 from ._errors import ConnectionLostError, HyperSocketError, NotConnectedError
 from ._events import Rotated
-from ._outcome import let_go
 from ._overlap import RECENT, WINDOW
 from ._session import Ended, Session
 from ._state import ConnectionState
@@ -173,7 +172,6 @@ class Succession:
 
     async def _run_heir(self, rotation: Rotation, heir: Session) -> None:
         ended = await heir.run()
-        let_go(ended.error)
         if rotation is self.rotation and self._core.closing is None:  # it has not taken over
             self._endpoints.failed(anyio.current_time(), heir.url)
             self._on_failed(heir, ended.error)

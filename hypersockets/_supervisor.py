@@ -19,7 +19,7 @@ from ._endpoints import Endpoints, Url
 from ._errors import ClientClosedError, ConnectionLostError, HyperSocketError
 from ._events import ErrorOccurred, Reconnecting
 from ._lane import Lane
-from ._outcome import alone, let_go
+from ._outcome import alone
 from ._parting import FAREWELL
 from ._redact import mask_url
 from ._session import Ended, Session
@@ -122,7 +122,6 @@ class Supervisor:
         core = self._core
         url = self._succession.next_url
         session, ended = await self._succession.run(self._new_session(url or self._endpoints.current))
-        let_go(ended.error)
         if core.closing is not None:
             return ended
         if ended.ready_for is None:

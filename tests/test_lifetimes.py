@@ -138,6 +138,29 @@ async def test_a_session_is_garbage_after_its_end_with_whatever_it_met(sessions:
         assert len(sessions) <= 1
 
 
+async def test_a_session_is_garbage_that_was_lost_while_another_was_to_take_over(
+    sessions: weakref.WeakSet[Any],
+) -> None:
+    """The next attempt is under way then, so nobody mourns it; but the events keep why it ended."""
+
+    async def url() -> str:
+        await anyio.sleep(0.1)
+        return "ws://here.test"
+
+    async with ScriptedServer(idle) as server:
+        async with hs.connect(settings(server, url=url)) as client:
+            for epoch in range(1, 7, 2):
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(client.rotate)
+                    await anyio.sleep(0.05)
+                    server.peers[-1].cut()
+                await client.reconnect("with no other under way")
+                await wait_for(client, hs.Connected, epoch + 2)
+            assert client.metrics().reconnect_count == 6
+            gc.collect()
+            assert len(sessions) == 1
+
+
 async def test_an_idle_client_has_few_tasks() -> None:
     """Three for a session that is just kept, with or without pings and heartbeats."""
     async with ScriptedServer(idle) as server:
