@@ -122,7 +122,8 @@ class Client:
 
         Raises:
             SubscriptionRefusedError: Refused; it is no longer wanted.
-            SubscriptionTimeoutError: No ack within ``subscribe_timeout``; it is no longer wanted.
+            SubscriptionTimeoutError: No ack within ``subscribe_timeout``; it is no longer wanted, and as the server
+                may only be slow, it is sent the ``unsubscribe`` message.
             ClientClosedError: The client is closed.
         """
         self._core.must_be_open()

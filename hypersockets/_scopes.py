@@ -10,11 +10,12 @@ import attrs
 from anyio.lowlevel import checkpoint
 
 from ._core import Core
+from ._errors import SubscriptionError
 from ._lane import Lane
 from ._routing import Route
 from ._streams import MessageStream
 from ._subscribing import confirmation
-from ._subscriptions import Subscription, Wanted
+from ._subscriptions import Subscription, Verdict, Wanted
 from ._supervisor import Supervisor
 
 __all__ = ["ask_for", "forget", "scoped"]
@@ -25,23 +26,37 @@ async def ask_for(
 ) -> None:
     """Have the server told of an entry, unless it was; while a session is ready, wait until it is confirmed.
 
+    Args:
+        core: The client's.
+        supervisor: The client's.
+        wanted: The entry.
+        from_handler: Whether a handler asks.
+        is_scoped: Whether it is for a block, which takes back its own wish.
+
     Raises:
-        As :func:`confirmation` does.
+        SubscriptionRefusedError, SubscriptionTimeoutError: It is then no longer wanted, but by blocks.
+        ConnectError: The user's callable raised; it stays wanted.
+        ClientClosedError: The client has ended; for a handler, it is closing.
     """
     session = core.session
     if session is not None and session.told.is_refused(wanted):  # and the user wants to try again
         session.told.forget(wanted)
     supervisor.poke()
     if session is not None and not session.told.is_confirmed(wanted):
-        await confirmation(core, wanted, from_handler=from_handler, is_scoped=is_scoped)
+        try:
+            await confirmation(core, wanted, from_handler=from_handler)
+        except SubscriptionError as error:
+            if not is_scoped and core.subscriptions.let_go(wanted):
+                forget(supervisor, wanted, error)
+            raise
     else:
         await checkpoint()
 
 
-def forget(supervisor: Supervisor, wanted: Wanted) -> None:
-    """Tell the server, and whoever waits for its answer, that an entry is no longer wanted."""
+def forget(supervisor: Supervisor, wanted: Wanted, verdict: Verdict = False) -> None:
+    """Tell the servers, and whoever waits for their answer, that an entry is no longer wanted."""
     supervisor.withdraw(wanted)
-    wanted.tell(False)
+    wanted.tell(verdict)
     supervisor.poke()
 
 

@@ -83,18 +83,17 @@ async def _send_all(core: Core, told: Told, wire: Wire, progress: Bell, on_error
         wire.on_turn(anyio.current_time())
 
 
-async def confirmation(core: Core, wanted: Wanted, *, from_handler: bool, is_scoped: bool = False) -> None:
+async def confirmation(core: Core, wanted: Wanted, *, from_handler: bool) -> None:
     """Wait until a session has confirmed an entry, however many it takes.
 
     Args:
         core: For subscriptions and sessions.
         wanted: The entry.
         from_handler: Whether a handler waits.
-        is_scoped: Whether it is for a block, which takes back its own wish.
 
     Raises:
-        SubscriptionRefusedError, SubscriptionTimeoutError: It is then no longer wanted, but by blocks.
-        ConnectError: The user's callable raised; it stays wanted.
+        SubscriptionRefusedError, SubscriptionTimeoutError: It is for the caller to want it no longer.
+        ConnectError: The user's callable raised.
         ClientClosedError: The client has ended; for a handler, it is closing.
     """
     bell = Bell()
@@ -118,8 +117,6 @@ async def confirmation(core: Core, wanted: Wanted, *, from_handler: bool, is_sco
                 await bell.wait()
             core.must_be_open(from_handler=from_handler)
             if scope.cancelled_caught and not verdicts and core.session is session:
-                if not is_scoped and core.subscriptions.let_go(wanted) and session is not None:
-                    session.told.forget(wanted)
                 raise SubscriptionTimeoutError(
                     f"a subscription was not confirmed within {core.config.subscribe_timeout:g} s", keys=(wanted.key,)
                 )
@@ -132,6 +129,4 @@ async def confirmation(core: Core, wanted: Wanted, *, from_handler: bool, is_sco
     if isinstance(verdicts[0], Exception):
         raise verdicts[0]
     if not verdicts[0]:
-        if not is_scoped:
-            core.subscriptions.let_go(wanted)
         raise SubscriptionRefusedError("the subscription was refused, or unsubscribed while it waited", key=wanted.key)

@@ -144,6 +144,33 @@ async def test_a_rotation_that_is_refused_while_the_lost_connection_takes_leave_
             assert of(hs.Reconnecting, happened(client))[-1].delay == 30.25, "counted from the loss, as every wait"
 
 
+async def test_a_subscription_that_timed_out_is_taken_back_from_both_connections() -> None:
+    """A rotation under way waits for it no longer, and a server that has only been slow does not go on to feed it."""
+
+    async def script(peer: Peer) -> None:
+        while True:
+            got = await peer.receive()
+            if got == "sub" and peer.received.count("sub") == 2:
+                await peer.send("ack")
+
+    entry = hs.Subscription(
+        "sub", key="feed", unsubscribe="unsub", ack=lambda parsed: True if parsed == "ack" else None
+    )
+    async with ScriptedServer(script) as server:
+        async with hs.connect(settings(server, subscribe_timeout=3)) as client, anyio.create_task_group() as tasks:
+            tasks.start_soon(_subscribe_in_vain, client, entry)
+            await anyio.sleep(1)
+            await client.rotate()
+            assert anyio.current_time() == 3, "nothing is left to be confirmed"
+            await client.subscribe(entry)
+            assert server.peers[1].received == ["sub", "unsub", "sub"]
+
+
+async def _subscribe_in_vain(client: hs.Client, entry: hs.Subscription) -> None:
+    with pytest.raises(hs.SubscriptionTimeoutError):
+        await client.subscribe(entry)
+
+
 async def _rotate(client: hs.Client) -> None:
     with pytest.raises(hs.HandshakeRejectedError):
         await client.rotate()

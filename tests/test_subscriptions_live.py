@@ -204,6 +204,21 @@ async def test_a_timeout_at_run_time_is_raised() -> None:
             assert server.peers[1].received == []
 
 
+async def test_who_else_waits_for_what_timed_out_is_told() -> None:
+    """It is no longer wanted, so no ack would count any more."""
+
+    async def subscribe(client: hs.Client) -> None:
+        with pytest.raises(hs.SubscriptionTimeoutError):
+            await client.subscribe(sub("a"))
+        assert anyio.current_time() == 2
+
+    async with ScriptedServer(answers(a="")) as server:
+        async with hs.connect(settings(server, subscribe_timeout=2)) as client, anyio.create_task_group() as tasks:
+            tasks.start_soon(subscribe, client)
+            await anyio.sleep(1)
+            await subscribe(client)
+
+
 async def test_a_loss_while_subscribe_waits() -> None:
     """It returns when the next session has confirmed the entry; the outage does not count as its timeout."""
 

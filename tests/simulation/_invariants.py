@@ -72,11 +72,10 @@ def users_come_after_acks(here: Connection) -> None:
 
 
 @_of(3)
-def subscribed_once(life: Life, here: Connection, feed: str) -> None:
+def subscribed_once(here: Connection, feed: str) -> None:
     if here.accepted_at is None:
         raise Violated(1, f"{feed} was subscribed before the login was accepted")
-    # Given up, it may be on its way still; and then it may be wanted anew.
-    if here.asked.count(feed) > life.given_up[feed] - here.given_up[feed]:
+    if feed in here.asked and feed not in here.refused:
         raise Violated(3, f"{feed} was subscribed twice on one connection")
 
 

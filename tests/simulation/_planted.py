@@ -82,6 +82,13 @@ PLANTED = [
         3,
     ),
     Bug(
+        "what was not confirmed in time is not taken back",
+        "_scopes.py",
+        "                forget(supervisor, wanted, error)\n",
+        "                pass\n",
+        3,
+    ),
+    Bug(
         "order within a key broken",
         "_lane.py",
         "self.hand, self._waiting = iter(self._waiting), []",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import random
-from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, ClassVar
@@ -80,8 +79,6 @@ class User(Chronicle):
         """Of what each user is doing."""
         self.wanted: dict[str, float | None] = dict.fromkeys(BASE, -1.0)
         """Since when each feed is wanted; ``None``: it is not, or that is not decided yet."""
-        self.given_up: Counter[str] = Counter()
-        """For which feeds how many calls have failed: the server may know of them, and be asked again."""
         self.strategy = Strategy(hs.ExponentialBackoff(self.initial_delay, self.max_delay, jitter=plan.jitter))
         self.has_begun = anyio.Event()
 
@@ -250,16 +247,14 @@ class User(Chronicle):
         feed = TAPE if self.wanted.get(TAPE) is None else EXTRA
         is_wanted = self.wanted.get(feed) is not None
         self.wanted[feed] = None
-        try:
-            if is_wanted:
-                await self.client.unsubscribe(feed)
-                del self.wanted[feed]
-            else:
-                await self.client.subscribe(_entry(feed))
-                del self.wanted[feed]
-                self.wanted[feed] = anyio.current_time()  # last in the order, too
-        except hs.SubscriptionError:
-            self.given_up[feed] += 1
+        if is_wanted:
+            await self.client.unsubscribe(feed)
+            del self.wanted[feed]
+            return
+        with suppress(hs.SubscriptionError):
+            await self.client.subscribe(_entry(feed))
+            del self.wanted[feed]
+            self.wanted[feed] = anyio.current_time()  # last in the order, too
 
 
 def _identity(message: Any) -> Any:

@@ -48,14 +48,13 @@ class Connection:
 
     peer: Peer
     tap: Tap
-    given_up: Counter[str]
-    """How often a user had given a subscription up before it."""
     accepted_at: float | None = None
     """When it accepted the login."""
     asked: list[str] = attrs.field(factory=list)
     """Every subscription it was asked for, in order, while it has not been asked to end it."""
     subscribed: dict[str, None] = attrs.field(factory=dict)
     refused: set[str] = attrs.field(factory=set)
+    """Those that it has refused, and may be asked for again."""
     is_over: bool = False
     """Whether the server has nothing more to say: it is mute, or has ended the connection."""
     backlog: list[str] = attrs.field(factory=list)
@@ -149,7 +148,7 @@ class World:
         """Serve one connection."""
         with suppress(PeerClosed):
             if not await self._spoil_handshake(peer):
-                here = Connection(peer, self.tap_of(peer), self.life.given_up.copy())
+                here = Connection(peer, self.tap_of(peer))
                 self.connections.append(here)
                 try:
                     await self._serve(here)
@@ -213,8 +212,9 @@ class World:
             here.refused.discard(feed)
             here.asked = [each for each in here.asked if each != feed]
             return
-        self.life.judge(check.subscribed_once, self.life, here, feed)
+        self.life.judge(check.subscribed_once, here, feed)
         here.asked.append(feed)
+        here.refused.discard(feed)
         is_first = len(here.asked) == 1
         if is_first and self.take("acks reordered"):
             here.late_acks = list(BASE)
