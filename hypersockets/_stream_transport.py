@@ -109,9 +109,14 @@ class StreamTransport:
     async def send_many(self, messages: Sequence[str | bytes]) -> None:
         """Write whole messages in one go: all of them, or, cancelled before the first byte, none.
 
+        Without any, the rest of what :meth:`send_nowait` has begun.
+
         Raises:
             ConnectionLostError: The connection has ended, or a close frame was sent.
         """
+        if not messages:  # the rest of what was begun comes before a close frame, too, that waits by now
+            await self._writer.flush()
+            return
         self._check_open()
         outgoing = self._protocol.queue(messages)
         try:

@@ -13,6 +13,8 @@ from anyio.streams.stapled import StapledByteStream
 import hypersockets as hs
 from hypersockets._nowait import sink_of, write
 from hypersockets._outbox import Outgoing
+from hypersockets._stream_transport import StreamTransport
+from hypersockets._transport import OpenRequest
 from hypersockets.testing import MemoryStream, Peer, ScriptedServer, memory_link, wait_all_tasks_blocked
 from tests._live import happened, idle, settings
 from tests._through import Tapped
@@ -185,6 +187,26 @@ async def test_what_is_begun_when_the_client_is_cancelled() -> None:
             async with hs.connect(settings(server, transport=server.connector(capacity=300))) as client:
                 await client.send("x" * 1000)
         assert scope.cancelled_caught
+
+
+async def test_what_was_begun_is_finished_before_a_close_frame() -> None:
+    """However soon that comes: it counts as sent then, or it would be sent again on the next connection."""
+
+    async def script(peer: Peer) -> None:
+        await peer.accept()
+        await anyio.sleep(1)
+        await idle(peer)
+
+    async with ScriptedServer(script) as server:
+        async with server.connector(capacity=300).open(OpenRequest(url="ws://here.test")) as transport:
+            assert isinstance(transport, StreamTransport)
+            assert transport.send_nowait("x" * 1000)
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(transport.close)
+                await wait_all_tasks_blocked()
+                await transport.send_many([])
+            await wait_all_tasks_blocked()
+            assert server.peers[0].received == ["x" * 1000]
 
 
 async def test_what_was_begun_in_the_moment_of_the_end() -> None:
