@@ -10,6 +10,7 @@ import sys
 import attrs
 import pytest
 
+from hypersockets._heartbeat import Beats
 from tests.simulation._faults import FAULTS
 from tests.simulation._fleet import CI
 from tests.simulation._invariants import GUARANTEES
@@ -31,6 +32,21 @@ def test_what_failed_once(seed: int, backend: str, why: str) -> None:
     """A life in which a guarantee did not hold once: now it does."""
     result = play(_plan(seed), backend)
     assert result.failure is None, "\n".join(result.story)
+
+
+@pytest.mark.parametrize(("early", "guarantee"), [(0.0, None), (0.02, 7)])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_beat_waits_from_when_it_was_due(
+    monkeypatch: pytest.MonkeyPatch, backend: str, early: float, guarantee: int | None
+) -> None:
+    """A long message held a heartbeat up for 55 ms, then the server was mute: the alarm is true, and not a moment earlier."""
+    oldest = Beats.deadline.fget  # type: ignore[attr-defined]
+    monkeypatch.setattr(Beats, "deadline", property(lambda beats: oldest(beats) - early))
+    plan = plan_of(1421, 600, 20)
+    faults = tuple(fault for fault in plan.faults if fault.at in (189.882, 204.318))
+    result = play(attrs.evolve(plan, faults=faults, seconds=227, ending="abrupt cancel"), backend)
+    assert result.guarantee == guarantee, "\n".join(result.story)
+    assert any("Disconnected HeartbeatTimeoutError" in line for line in result.story)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -18,7 +18,7 @@ from ._ledger import LOSSY, Violated
 
 if TYPE_CHECKING:
     from ._life import Life
-    from ._tap import Tap
+    from ._tap import Beat, Tap
     from ._world import Connection
 
 __all__ = ["ALWAYS", "GUARANTEES", "PARTLY", "QUIET"]
@@ -214,27 +214,29 @@ def silence_is_noticed(life: Life) -> None:
     tap, now = life.live, anyio.current_time()
     if tap is None:
         return
-    for what, sent_at, timeout in _unanswered(life, tap):
-        if max(sent_at, life.paused_at) + timeout + SLACK < now:
-            raise Violated(7, f"the {what} of {sent_at:.3f} has no answer, and the session goes on")
+    for what, due_at, timeout in _unanswered(life, tap):
+        if max(due_at, life.paused_at) + timeout + SLACK < now:
+            raise Violated(7, f"the {what} of {due_at:.3f} has no answer, and the session goes on")
 
 
 @_of(7)
 def alarms_are_true(life: Life, tap: Tap | None, error: object, at: float) -> None:
     if tap is None or not isinstance(error, hs.HeartbeatTimeoutError):
         return
-    for what, sent_at, timeout in _unanswered(life, tap):
-        # What a full link has made late is counted from when it was due.
-        interval = life.plan.ping[0] if what == "ping" else life.plan.beat[0]
-        late = max(0.0, (sent_at - life.ready_since + 1e-6) % interval - 1e-6)
-        if sent_at - late + timeout <= at + 1e-6:
-            return
-    raise Violated(7, f"{error}: and all that is old enough was answered")
+    if not any(due_at + timeout <= at + 1e-6 for _, due_at, timeout in _unanswered(life, tap)):
+        raise Violated(7, f"{error}: and all that is old enough was answered")
 
 
 def _unanswered(life: Life, tap: Tap) -> list[tuple[str, float, float]]:
-    found = [("ping", tap.pings[0][1], life.plan.ping[1])] if tap.pings else []
-    return [*found, ("heartbeat", tap.beats[0], life.plan.beat[1])] if tap.beats else found
+    """Return of what kinds something is unanswered, when the oldest was due, and how long it may wait from then."""
+    kinds = (("ping", tap.pings, life.plan.ping), ("heartbeat", tap.beats, life.plan.beat))
+    return [(what, _due(life, sent[0], interval), timeout) for what, sent, (interval, timeout) in kinds if sent]
+
+
+def _due(life: Life, beat: Beat, interval: float) -> float:
+    """Return when a beat was due: it waits from then, though a long message before it may have held it up."""
+    number = max(1, math.ceil((beat.held_since - life.ready_since) / interval - 1e-9))
+    return min(beat.at, life.ready_since + number * interval)
 
 
 # 8, 9: the delays.

@@ -77,6 +77,16 @@ class _Scan:
         return "size" if length > MAX_SIZE else None
 
 
+@attrs.frozen
+class Beat:
+    """A heartbeat, or a ping of the protocol, that was written."""
+
+    at: float
+    held_since: float
+    """Since when the link had been too full for what was to be written, without a pause; ``at`` where it was not."""
+    payload: bytes
+
+
 class Tap(Tapped):
     """One connection, as the client's socket sees it."""
 
@@ -94,10 +104,10 @@ class Tap(Tapped):
         self.is_closed = False
         self.acks: dict[str, bool] = {}
         """The last verdict that was delivered, by feed."""
-        self.beats: deque[float] = deque()
-        """When each unanswered heartbeat was written."""
-        self.pings: deque[tuple[bytes, float]] = deque()
-        """Payload and time of each unanswered ping of the protocol."""
+        self.beats: deque[Beat] = deque()
+        """The unanswered heartbeats."""
+        self.pings: deque[Beat] = deque()
+        """The unanswered pings of the protocol."""
         self.questions: deque[float] = deque()
         """When each unanswered application ping of the server was delivered."""
         self.last_beat: float | None = None
@@ -121,6 +131,8 @@ class Tap(Tapped):
         """The numbers delivered, by feed, as first and last of each unbroken row."""
         self._world = world
         self._in, self._out = _Scan(), _Scan()
+        self._held_since = self._held_until = -math.inf
+        """When the client last began to wait for the link, and until when it did so without a pause."""
 
     @property
     def was_abandoned(self) -> bool:
@@ -155,6 +167,16 @@ class Tap(Tapped):
                 self._went_wrong(wrong)
         return data
 
+    async def send(self, item: bytes) -> None:
+        began = anyio.current_time()
+        if began > self._held_until:
+            self._held_since = began
+        self._held_until = math.inf
+        try:
+            await super().send(item)
+        finally:
+            self._held_until = anyio.current_time()
+
     def written(self, data: bytes, *, at_once: bool) -> None:
         for head, payload in self._out.frames(data)[0]:
             self._wrote(head & 0x0F, payload)
@@ -183,7 +205,7 @@ class Tap(Tapped):
                 self._went_wrong("protocol")
             self.closed_by_peer = True
         elif opcode == _PONG:
-            while self.pings and any(each == payload for each, _ in self.pings):
+            while self.pings and any(ping.payload == payload for ping in self.pings):
                 self.pings.popleft()
         elif opcode <= 2:
             if (opcode == 0) != (self._in.fragments is not None):
@@ -225,13 +247,14 @@ class Tap(Tapped):
 
     def _wrote(self, opcode: int, payload: bytes) -> None:
         now = anyio.current_time()
+        beat = Beat(now, self._held_since if now <= self._held_until else now, payload)
         if opcode == _PING:
-            self.pings.append((payload, now))
+            self.pings.append(beat)
         elif opcode == _CLOSE:
             self.close_sent_at = min(now, self.close_sent_at)
             self.close_code = int.from_bytes(payload[:2], "big") if payload else 1005
         elif payload == b"beat":
-            self.beats.append(now)
+            self.beats.append(beat)
             self.last_beat = now
         elif payload == b"PONG":
             if self.questions:
