@@ -150,7 +150,9 @@ def rotation_hears_the_old_one_out(life: Life, tap: Tap) -> None:
 
     Who leaves reads no more, on no connection.
     """
-    is_old = not life.is_leaving and life.ready is not None and life.ready.old is tap
+    if life.left_at < math.inf:
+        return
+    is_old = life.ready is not None and life.ready.old is tap
     if is_old and not (tap.closed_by_peer or tap.has_ended or tap.wrong):
         waited = anyio.current_time() - tap.close_sent_at
         if tap.close_code == 1000 and waited < life.close_timeout - 1e-6:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import anyio
 from anyio.lowlevel import checkpoint
 
@@ -44,7 +42,6 @@ class Life(User):
 
     async def _live(self) -> None:
         outcome: BaseException | None = None
-        ended_at = math.inf
         try:
             with anyio.CancelScope() as host:
                 async with hs.connect(self.config(), wait_ready=False) as self.client:
@@ -61,7 +58,7 @@ class Life(User):
                         if self.ending in ("exhaust", "hammer"):
                             await self._make_it_give_up()
                         users.cancel_scope.cancel()
-                    ended_at, self.is_leaving = anyio.current_time(), True
+                    self.left_at = anyio.current_time()
                     self.tell(f"the end: {self.ending}")
                     if self.ending == "aclose":
                         await self.client.aclose()
@@ -72,8 +69,7 @@ class Life(User):
                         await checkpoint()
         except Exception as error:  # what came out is looked at
             outcome = error
-        if math.isinf(ended_at):  # it gave up
-            ended_at = anyio.current_time()
+        ended_at = min(self.left_at, anyio.current_time())  # it may have given up before
         self.judge(check.nothing_is_left, self, library_tasks())
         self.judge(check.ending_is_bounded, self, anyio.current_time() - ended_at)
         self.judge(check.one_plain_exception, self, outcome)

@@ -73,8 +73,8 @@ class User(Chronicle):
         self.lost_sends: set[int] = set()
         """Sends that returned, and were never written."""
         self.sending_since = math.inf
-        self.is_leaving = False
-        """Whether the client is being left."""
+        self.left_at = math.inf
+        """When the user began to leave the client."""
         self.calls = [anyio.CancelScope() for _ in range(3)]
         """Of what each user is doing."""
         self.wanted: dict[str, float | None] = dict.fromkeys(BASE, -1.0)
