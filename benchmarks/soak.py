@@ -1,20 +1,17 @@
 """Half an hour of a fast feed, dropped every 5 s and rotated every 7 s: what is lost, and what grows.
 
 `python -m benchmarks.soak [--minutes 30] [--rate 20000] [--backend trio]`. The server, a process of its own, replays
-from the number that a subscription asks for. At the end each number must have been handled once and in order, the
-memory in use must be flat, and there must be as many tasks, descriptors and threads as at the beginning; otherwise it
-exits with 1.
+from the number that a subscription asks for. At the end each number must have been handled once and in order, resident
+memory must be flat, and there must be as many tasks, descriptors and threads as at the beginning; otherwise it exits
+with 1.
 
-In use is what is allocated and not freed, counted after a collection in quiet moments. Resident memory stands beside it
-and is not judged: each time that the client was kept from running and then caught up, the allocators keep the pages
-that were needed, so it tells what else the machine had to do. What a client keeps up to a bound is full before the time
-begins: for that, the same life goes by twenty times as fast for a minute.
+The memory is looked at after a collection, in quiet moments: a backlog is none. What a client keeps up to a bound is
+full before the time begins: for that, the same life goes by twenty times as fast for a minute.
 """
 
 from __future__ import annotations
 
 import argparse
-import ctypes
 import gc
 import os
 import sys
@@ -34,9 +31,7 @@ from hypersockets._events import KEPT
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
 FLAT = 1.0
-"""MiB per hour that memory may seem to grow by."""
-BLOCK = 100
-"""Bytes of one of Python's small blocks, on average."""
+"""MiB per hour that memory may seem to grow by: what the allocator moves to and fro in half an hour."""
 DROP, ROTATE = 5.0, 7.0
 FAST = 20
 """How many times as fast life is until the events of a client are as many as it keeps."""
@@ -80,59 +75,12 @@ def resident() -> float:
     return int(Path("/proc/self/statm").read_text().split()[1]) * PAGE / 2**20
 
 
-class Mallinfo(ctypes.Structure):
-    """What `mallinfo2` of glibc tells."""
+def slope(samples: list[tuple[float, float]]) -> float:
+    """Return by how much samples (seconds, MiB) rise, in MiB per hour.
 
-    _fields_ = tuple(
-        (name, ctypes.c_size_t)
-        for name in (
-            "arena",
-            "ordblks",
-            "smblks",
-            "hblks",
-            "hblkhd",
-            "usmblks",
-            "fsmblks",
-            "uordblks",
-            "fordblks",
-            "keepcost",
-        )
-    )
-    hblkhd: int
-    uordblks: int
-
-
-def in_use() -> float:
-    """Return what is allocated and not freed, in MiB: Python's small blocks, and all that came from the C library."""
-    gc.collect()
-    size = sys.getallocatedblocks() * BLOCK
-    mallinfo = getattr(ctypes.CDLL(None), "mallinfo2", None)
-    if mallinfo is not None:
-        mallinfo.restype = Mallinfo
-        told = mallinfo()
-        size += told.uordblks + told.hblkhd
-    return float(size) / 2**20
-
-
-@attrs.frozen
-class Sample:
-    """The memory in a quiet moment, in MiB."""
-
-    at: float
-    in_use: float
-    resident: float
-
-
-def shown(samples: list[Sample], field: str) -> tuple[str, float]:
-    """Tell of one field of samples, in words and as MiB per hour.
-
-    The slope is the median of those between each two: moments that were not quiet after all do not move it.
+    It is the median of the slopes between each two: moments that were not quiet after all do not move it.
     """
-    sizes = [(sample.at, getattr(sample, field)) for sample in samples]
-    slope = 3600 * median((after - before) / (end - at) for (at, before), (end, after) in combinations(sizes, 2))
-    each = [size for _, size in sizes]
-    words = f"{each[0]:.1f} to {each[-1]:.1f} MiB (lowest {min(each):.1f}, highest {max(each):.1f}), slope {slope:+.2f}"
-    return f"{words} MiB/h", slope
+    return 3600 * median((after - before) / (end - at) for (at, before), (end, after) in combinations(samples, 2))
 
 
 @attrs.define
@@ -143,7 +91,8 @@ class Life:
     """Seconds between two drops. The server learns it with the next subscription."""
     rotations: int = 0
     failures: int = 0
-    samples: list[Sample] = attrs.field(factory=list)
+    samples: list[tuple[float, float]] = attrs.field(factory=list)
+    """When, in seconds, and how much memory there was, in MiB."""
 
     def resume(self, point: hs.ResumePoint) -> str:
         return f"from {point.last_sequence.get('feed', -1) + 1} every {self.drop}"
@@ -171,7 +120,8 @@ class Life:
             if not metrics.queued and metrics.connected_since is not None and now > metrics.connected_since + 1:
                 break
             await anyio.sleep(0.01)
-        self.samples.append(Sample(anyio.current_time() - began, in_use(), resident()))
+        gc.collect()
+        self.samples.append((anyio.current_time() - began, resident()))
 
 
 async def run(server: Server, seconds: float) -> bool:
@@ -199,12 +149,13 @@ async def run(server: Server, seconds: float) -> bool:
         await anyio.sleep_until(began + seconds)
         after = await settled(client, before)
         metrics, lived = client.metrics(), anyio.current_time() - began
-    used, growth = shown(life.samples, "in_use")
+    growth, sizes = slope(life.samples), [size for _, size in life.samples]
     print(
         f"{lived / 60:.1f} min, {tally.handled} handled, {tally.lost} lost, "
         f"{tally.not_in_order} doubled or out of order, {metrics.dropped} dropped; "
         f"{metrics.reconnect_count} reconnects, {life.rotations} rotations ({life.failures} came to nothing); "
-        f"in use {used}; resident {shown(life.samples, 'resident')[0]}; before {before}, after {after}",
+        f"resident memory {sizes[0]:.1f} to {sizes[-1]:.1f} MiB (lowest {min(sizes):.1f}, highest {max(sizes):.1f}), "
+        f"slope {growth:+.2f} MiB/h; before {before}, after {after}",
         flush=True,
     )
     return not tally.lost and not tally.not_in_order and growth <= FLAT and after == before
