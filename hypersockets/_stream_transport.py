@@ -114,16 +114,14 @@ class StreamTransport:
         Raises:
             ConnectionLostError: The connection has ended, or a close frame was sent.
         """
-        if not messages:  # the rest of what was begun comes before a close frame, too, that waits by now
-            await self._writer.flush()
-            return
-        self._check_open()
+        if messages:  # the rest of what was begun goes out before a close frame, too, that waits by now
+            self._check_open()
         outgoing = self._protocol.queue(messages)
         try:
             await self._writer.flush()
         finally:
             self._protocol.withdraw(outgoing)
-        if not outgoing.taken:  # a close frame went first
+        if messages and not outgoing.taken:  # a close frame went first
             raise self._protocol.why_not_open().error()
 
     def send_nowait(self, message: str | bytes) -> int | None:
