@@ -78,7 +78,7 @@ class Clocks:
         """Give a session its clocks."""
         liveness.heartbeat = self.beats(now)
         if self.ping_interval != math.inf:
-            liveness.pings = Beats.starting(now, interval=self.ping_interval, timeout=self.ping_timeout)
+            liveness.pings = Beats.together(now, interval=self.ping_interval, timeout=self.ping_timeout)
         if self.idle_timeout != math.inf:
             liveness.quiet = Quiet(self.idle_timeout, now)
 

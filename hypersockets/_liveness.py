@@ -32,7 +32,7 @@ class Liveness:
         name: str,
         lanes: Iterable[Lane],
         on_beat: Callable[[], None],
-        on_ping: Callable[[], None],
+        on_ping: Callable[[float], None],
         on_stale: Callable[[Lane, float], None],
         on_loss: Callable[[ConnectionLostError], None],
         on_age: Callable[[], None],
@@ -148,11 +148,14 @@ class Liveness:
     def _check(self, now: float) -> float | None:
         """Do what is due; return when something will be next, answers aside (``None``: the peer is dead)."""
         wake_at = [math.inf]
-        for beats, beat in ((self.heartbeat, self._on_beat), (self.pings, self._on_ping)):
-            if beats is not None:
-                if beats.due(now):
-                    beat()
-                wake_at.append(beats.next_at)
+        if self.heartbeat is not None:
+            if self.heartbeat.due(now):
+                self._on_beat()
+            wake_at.append(self.heartbeat.next_at)
+        if self.pings is not None:
+            if self.pings.due(now):
+                self._on_ping(now)
+            wake_at.append(self.pings.next_at)
         if self.rotate_at <= now:
             self.rotate_at = math.inf
             self._on_age()

@@ -6,7 +6,6 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
-import anyio
 import attrs
 
 from ._calls import call
@@ -62,18 +61,17 @@ class Pulse:
             self.on_no_beat(lost)
         self._is_asking = False
 
-    def ping(self) -> None:
+    def ping(self, now: float) -> None:
         """Have a protocol ping sent, unless very many are unanswered, which nobody wants to hear of."""
         if self._pinging >= PINGS:
             return
         self._pinging += 1
         if self.wire.can_ping:
-            self.wire.ping(partial(self._answered, anyio.current_time()))
+            self.wire.ping(partial(self._answered, now))
         else:
-            self.start("pings", self._ping)
+            self.start("pings", partial(self._ping, now))
 
-    async def _ping(self) -> None:
-        sent_at = anyio.current_time()
+    async def _ping(self, sent_at: float) -> None:
         try:
             latency = await self.transport.ping()
         except ConnectionLostError:

@@ -508,9 +508,9 @@ class Session:
         self._pulse.beat()
         self._room.changed()
 
-    def _ping(self) -> None:
+    def _ping(self, now: float) -> None:
         assert self._pulse is not None
-        self._pulse.ping()
+        self._pulse.ping(now)
 
     def _on_dead_peer(self, error: ConnectionLostError) -> None:
         self.end(error, farewell=(1011, ""))

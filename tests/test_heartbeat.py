@@ -112,6 +112,25 @@ def test_first_beat_is_one_interval_after_ready() -> None:
     assert beats.next_at == 120.0
 
 
+@given(st.floats(10, 1e4), st.lists(st.floats(0, 1e6), min_size=2, max_size=5))
+@example(10.0, [0.01, 3.0])
+def test_beats_that_come_together(interval: float, starts: list[float]) -> None:
+    """Whenever each was started, it comes at one of few moments, never late and at most a hundredth early, and so on."""
+    for start in starts:
+        beats = Beats.together(start, interval=interval, timeout=interval)
+        assert start + 0.99 * interval < beats.next_at <= start + interval
+        assert beats.next_at / interval * 128 == pytest.approx(round(beats.next_at / interval * 128), abs=1e-3)
+        first = beats.next_at
+        assert beats.due(first)
+        assert beats.next_at == first + interval
+        assert beats.deadline == first + interval, "an answer is expected"
+
+
+def test_frequent_beats_come_at_their_own_time() -> None:
+    """Who pings every few seconds wants to know soon, and when."""
+    assert Beats.together(0.01, interval=9.99, timeout=1.0).next_at == 10.0
+
+
 def test_missed_beats_are_skipped() -> None:
     """After a long block one beat is due, not all that were missed; the next is on the old grid."""
     beats = Beats.starting(0.0, interval=10.0)

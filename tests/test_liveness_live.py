@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from contextlib import AsyncExitStack
 from datetime import timedelta
 from typing import Any
 
@@ -44,6 +45,18 @@ async def test_pings_measure_the_round_trip() -> None:
             assert len(server.peers[0].pings) == 4
             assert client.metrics().latency == 0.5
             assert client.epoch == 1
+
+
+async def test_pings_of_many_clients_go_out_together() -> None:
+    """However they came to be connected: a process with thousands wakes up a few times, not for each of them."""
+    async with ScriptedServer(idle) as server, AsyncExitStack() as clients:
+        for _ in range(5):
+            config = hs.ClientConfig(url=server.url, transport=server.connector())
+            await clients.enter_async_context(hs.connect(config))
+            await anyio.sleep(0.03)
+        for at, pings in (19.999, 0), (20.001, 1), (39.999, 1), (40.001, 2):
+            await anyio.sleep(at - anyio.current_time())
+            assert [len(peer.pings) for peer in server.peers] == 5 * [pings]
 
 
 async def test_no_pings_where_none_are_wanted() -> None:
