@@ -14,9 +14,9 @@ from ._core import Core
 from ._errors import ConnectError, HyperSocketError
 from ._message import Frame, as_message
 from ._redact import describe
+from ._sender import Sender
 from ._subscriptions import Subscription, Wanted
 from ._told import Told
-from ._wire import Wire
 
 __all__ = ["OnError", "is_unsent", "message_of", "note_sent", "send_together"]
 
@@ -51,7 +51,7 @@ def note_sent(told: Told, sent: Iterable[Wanted], progress: Bell) -> None:
     progress.ring()
 
 
-async def send_together(core: Core, told: Told, wire: Wire, progress: Bell, on_error: OnError) -> None:
+async def send_together(core: Core, told: Told, sender: Sender, progress: Bell, on_error: OnError) -> None:
     """Send what is unsent now, in the messages that the user's ``batch_subscriptions`` makes of it."""
     ask_for = core.config.batch_subscriptions
     assert ask_for is not None  # whoever has none sends them one by one
@@ -77,7 +77,7 @@ async def send_together(core: Core, told: Told, wire: Wire, progress: Bell, on_e
     for wanted in batch:
         told.sending(wanted)
     for number, frame in enumerate(frames, 1):
-        wire.post(frame, progress.ring if number < len(frames) else partial(note_sent, told, batch, progress))
+        sender.post(frame, progress.ring if number < len(frames) else partial(note_sent, told, batch, progress))
     if not frames:
         note_sent(told, batch, progress)
 

@@ -11,8 +11,8 @@ from ._core import Core
 from ._discard import discard
 from ._dispatch import Dispatch
 from ._errors import HyperSocketError
+from ._reader import Reader
 from ._transport import Transport
-from ._wire import Wire
 
 __all__ = ["FAREWELL", "Parting"]
 
@@ -57,13 +57,15 @@ class Parting:
         if self._waiting is not None:
             self._waiting.cancel()
 
-    async def part(self, children: Children, transport: Transport, wire: Wire, *, delivers: Callable[[], bool]) -> None:
+    async def part(
+        self, children: Children, transport: Transport, reader: Reader, *, delivers: Callable[[], bool]
+    ) -> None:
         """Take leave of a connection that is lost: nothing that it gave us is.
 
         Args:
             children: The session's.
             transport: Its connection.
-            wire: Reads the peer's last words.
+            reader: Reads the peer's last words.
             delivers: Tells at last whether what was received goes to the lanes; what an heir has received comes to the
                 session that goes on, if that has not been lost meanwhile.
         """
@@ -71,7 +73,7 @@ class Parting:
             await self.say_goodbye(transport, *self._farewell)
         if self._core.closing is None:
             with anyio.CancelScope() as self._waiting:
-                await wire.hear_out(self._linger)
+                await reader.hear_out(self._linger)
         children.stop()
         await children.ended("reader")  # a batch that it has already may come before its cancellation does
         if not delivers():

@@ -12,8 +12,8 @@ from ._calls import call
 from ._errors import ConnectionLostError
 from ._message import Frame, as_message
 from ._outbox import Outgoing
+from ._sender import Sender
 from ._transport import Transport
-from ._wire import Wire
 
 __all__ = ["Pulse"]
 
@@ -25,7 +25,7 @@ PINGS = 16
 class Pulse:
     """Sends when it is time. A task runs only while there is something to wait for: between beats there is none."""
 
-    wire: Wire
+    sender: Sender
     transport: Transport
     start: Callable[[str, Callable[[], Awaitable[None]]], None]
     """Starts a named task of the session."""
@@ -49,11 +49,11 @@ class Pulse:
             self._is_asking = True
             self.start("heartbeat", partial(self._ask_and_beat, self.message))
         else:
-            self._last = self.wire.post(as_message(self.message), is_urgent=True)
+            self._last = self.sender.post(as_message(self.message), is_urgent=True)
 
     async def _ask_and_beat(self, message: Callable[[], Any]) -> None:
         try:
-            self._last = self.wire.post(as_message(await call(message)), is_urgent=True)
+            self._last = self.sender.post(as_message(await call(message)), is_urgent=True)
         except Exception as error:  # of the user's callable: without heartbeats the session is lost
             what = f"the heartbeat.message callable raised {type(error).__name__}"
             lost = ConnectionLostError(what, code=1000, by="us")
@@ -66,8 +66,8 @@ class Pulse:
         if self._pinging >= PINGS:
             return
         self._pinging += 1
-        if self.wire.can_ping:
-            self.wire.ping(partial(self._answered, now))
+        if self.sender.can_ping:
+            self.sender.ping(partial(self._answered, now))
         else:
             self.start("pings", partial(self._ping, now))
 

@@ -11,7 +11,7 @@ import anyio
 from ._config import ClientConfig
 from ._heartbeat import Beats
 from ._liveness import Liveness
-from ._wire import Wire
+from ._sender import Sender
 
 if TYPE_CHECKING:
     from ._send_limit import Share
@@ -37,13 +37,13 @@ class Room:
         self._has_logged_in = False
         self._is_over = False
 
-    def kind_of_wire(self) -> Callable[..., Wire]:
-        """Return what makes the wire of the session: one that keeps to the limit, if there is one."""
+    def kind_of_sender(self) -> Callable[..., Sender]:
+        """Return what makes the sender of the session: one that keeps to the limit, if there is one."""
         if self.share is None:
-            return Wire
-        from ._paced_wire import PacedWire
+            return Sender
+        from ._paced_sender import PacedSender
 
-        return partial(PacedWire, self.share)
+        return partial(PacedSender, self.share)
 
     def join(self) -> None:
         """Begin to have a part."""

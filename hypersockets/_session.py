@@ -39,14 +39,15 @@ from ._outcome import let_go
 from ._overlap import Overlap
 from ._parting import Parting
 from ._pulse import Pulse
+from ._reader import Reader
 from ._redact import mask_url
 from ._room import Room
+from ._sender import Sender
 from ._state import ConnectionState
 from ._subscribing import subscribe_all, subscribe_more
 from ._subscriptions import ResumePoint, Wanted
 from ._told import Told
 from ._transport import Connector, OpenRequest, Transport
-from ._wire import Wire
 
 __all__ = ["Ended", "Session"]
 
@@ -135,7 +136,9 @@ class Session:
             on_loss=self._on_dead_peer,
             on_age=on_age,
         )
-        self._wire: Wire | None = None
+        self._reader: Reader | None = None
+        """``None`` until the connection is open."""
+        self._sender: Sender | None = None
         """``None`` until the connection is open."""
         self._children: Children | None = None
         """``None`` until the connection is open."""
@@ -209,25 +212,30 @@ class Session:
         async with anyio.create_task_group() as group:
             self._children = children = Children(group)
             try:
-                self._wire = wire = self._room.kind_of_wire()(
+                to_end = Flag()
+                make_sender = self._room.kind_of_sender()
+                self._sender = sender = make_sender(self._core, transport, self._inbox, to_end, on_lost=self._on_lost)
+                self._reader = reader = Reader(
                     self._core,
                     transport,
                     self._inbox,
                     self._liveness,
+                    sender,
+                    to_end,
                     on_batch=self._dispatch.take,
                     on_lost=self._on_lost,
                     on_broken=self._on_broken,
                 )
-                children.start("reader", wire.read)
-                children.start("writer", wire.write)
+                children.start("reader", reader.read)
+                children.start("writer", sender.write)
                 with self._serving:
-                    if await self._restored(children, transport, wire):
+                    if await self._restored(children, transport, sender):
                         await self._liveness.run()
                 children.stop("subscriptions")  # what it has not sent belongs to the next session
                 if self._parting.why is None:
                     await self._leave(children, transport)
                 else:
-                    await self._parting.part(children, transport, wire, delivers=self._delivers)
+                    await self._parting.part(children, transport, reader, delivers=self._delivers)
             except anyio.get_cancelled_exc_class():
                 self._parting.why = self._parting.why or ConnectionLostError("the client was cancelled", by="us")
                 self._core.move(ConnectionState.CLOSING)  # nothing but the end of the client cancels a session
@@ -242,10 +250,10 @@ class Session:
         assert self._children is not None  # what is dispatched was received
         self._children.start_apart("dispatch", run)  # what was received is dispatched whatever ends the session
 
-    async def _restored(self, children: Children, transport: Transport, wire: Wire) -> bool:
+    async def _restored(self, children: Children, transport: Transport, sender: Sender) -> bool:
         """Restore the session; return whether it is ready."""
         try:
-            await self._restore(transport, wire)
+            await self._restore(transport, sender)
         except HyperSocketError as error:
             self.end(error, farewell=(1000, ""))
             return False
@@ -253,19 +261,19 @@ class Session:
         # on until its next await.
         if self._serving.cancel_called:
             return False
-        self._become_ready(children, transport, wire)
+        self._become_ready(children, transport, sender)
         return True
 
-    async def _restore(self, transport: Transport, wire: Wire) -> None:
+    async def _restore(self, transport: Transport, sender: Sender) -> None:
         """Do, in this order, what must come before ready."""
         config, core = self._config, self._core
         await checkpoint_if_cancelled()  # it may have been ended as its connection opened
         if config.auth is not None:
             self._move(ConnectionState.AUTHENTICATING)
             headers = getattr(transport, "response_headers", {})
-            channel = Channel(self.url, self.subprotocol, headers, self._inbox, wire.send)
+            channel = Channel(self.url, self.subprotocol, headers, self._inbox, sender.send)
             if self._room.share is not None:
-                wire.on_turn = channel.turn
+                sender.on_turn = channel.turn
             self._is_authenticating = True
             await authenticate(config.auth, channel, timeout=config.auth_timeout)
             self._is_authenticating = False
@@ -278,13 +286,13 @@ class Session:
         self._dispatch.start()
         if len(core.subscriptions):
             self._move(ConnectionState.SUBSCRIBING)
-            await subscribe_all(core, self.told, wire, self._progress)
+            await subscribe_all(core, self.told, sender, self._progress)
         clocks.start(self._liveness, anyio.current_time())
 
-    def _become_ready(self, children: Children, transport: Transport, wire: Wire) -> None:
+    def _become_ready(self, children: Children, transport: Transport, sender: Sender) -> None:
         heartbeat = self._config.heartbeat
         self._pulse = Pulse(
-            wire=wire,
+            sender=sender,
             transport=transport,
             start=children.start,
             message=None if heartbeat is None else heartbeat.message,
@@ -298,9 +306,9 @@ class Session:
         self._on_taken_over(self)
         if self._old is None:
             self._watch_age(now)
-            wire.serve_users(True)
+            sender.serve_users(True)
         else:
-            children.start("sends", partial(self._take_over_sends, self._old, wire))
+            children.start("sends", partial(self._take_over_sends, self._old, sender))
         if self._old is None and self._on_ready is None:
             self._liveness.watches_lanes = True
             self._dispatch.open_lanes()
@@ -326,15 +334,15 @@ class Session:
             self.adopt()
         self._core.session_ready(self)
 
-    async def _take_over_sends(self, old: Session, wire: Wire) -> None:
+    async def _take_over_sends(self, old: Session, sender: Sender) -> None:
         """Send what users want to send, once no session before writes any of it: in order, and on one of them."""
         before: Session | None = old
         while before is not None:
-            assert before._wire is not None  # it was ready
-            await before._wire.users_out.wait()
+            assert before._sender is not None  # it was ready
+            await before._sender.users_out.wait()
             before = before._old
         if self._parting.why is None:  # else the next one sends it
-            wire.serve_users(True)
+            sender.serve_users(True)
 
     async def _open_lanes(self, resume: ResumePoint, since: float) -> None:
         """Let messages be handled, once the old session has given all of its own, and the user's hook has run."""
@@ -389,10 +397,10 @@ class Session:
         """Let another session take over: say goodbye, and handle what comes until the peer's answer."""
         lost = ConnectionLostError("rotated: another connection has taken over", code=1000, by="us")
         self.told.step_aside()
-        assert self._wire is not None  # it is ready
-        self._wire.is_patient = True
-        if self._old is not None and self._old._wire is not None:
-            self._old._wire.is_patient = False  # that one had its time: there may not be ever more of them
+        assert self._reader is not None  # it is ready
+        self._reader.is_patient = True
+        if self._old is not None and self._old._reader is not None:
+            self._old._reader.is_patient = False  # that one had its time: there may not be ever more of them
         self.end(lost, farewell=(1000, ""), linger=self._config.close_timeout)
 
     def rotate_after(self, delay: float) -> None:
@@ -411,16 +419,16 @@ class Session:
             self._children.start("subscriptions", self._subscribe)
 
     async def _subscribe(self) -> None:
-        assert self._wire is not None
-        await subscribe_more(self._core, self.told, self._wire, self._progress)
+        assert self._sender is not None
+        await subscribe_more(self._core, self.told, self._sender, self._progress)
         self._is_subscribing = False
 
     def withdraw(self, wanted: Wanted) -> None:
         """Unsubscribe, if it was subscribed, or may be."""
         message = wanted.subscription.unsubscribe
         may_be = self.told.was_sent(wanted) and not self.told.is_refused(wanted)
-        if self._wire is not None and may_be and message is not None:
-            self._wire.post(message, self._progress.ring)
+        if self._sender is not None and may_be and message is not None:
+            self._sender.post(message, self._progress.ring)
         self.told.forget(wanted)
 
     # The end of a session.
@@ -434,15 +442,15 @@ class Session:
             linger: Seconds for which the peer may still speak after it; what it says is handled.
         """
         if self._parting.begin(error, farewell, linger):
-            assert self._wire is not None  # what is not open yet cannot be lost
-            self._wire.serve_users(False)  # what they send belongs to the next session now
+            assert self._sender is not None  # what is not open yet cannot be lost
+            self._sender.serve_users(False)  # what they send belongs to the next session now
             self._room.end()
             self._core.session_lost(self, error)
             self._serving.cancel()
 
     def leave(self) -> None:
         """End the session because the client is being closed: handlers may finish, then the close handshake."""
-        if self._wire is None:
+        if self._sender is None:
             self._parting.why = self._parting.why or ConnectionLostError("the client was closed", by="us")
             self._opening.cancel()
         if self._old is not None:

@@ -13,14 +13,14 @@ from ._bell import Bell
 from ._core import Core
 from ._errors import HyperSocketError, SubscriptionRefusedError, SubscriptionTimeoutError
 from ._events import ErrorOccurred
+from ._sender import Sender
 from ._subscriptions import Verdict, Wanted
 from ._told import Told
-from ._wire import Wire
 
 __all__ = ["confirmation", "subscribe_all", "subscribe_more"]
 
 
-async def subscribe_all(core: Core, told: Told, wire: Wire, progress: Bell) -> None:
+async def subscribe_all(core: Core, told: Told, sender: Sender, progress: Bell) -> None:
     """Send all subscriptions, in order, without waiting for each other; then wait for their acks.
 
     Raises:
@@ -30,9 +30,9 @@ async def subscribe_all(core: Core, told: Told, wire: Wire, progress: Bell) -> N
     timeout = core.config.subscribe_timeout
     with anyio.move_on_after(timeout) as scope:
         # It is the acks that have so long, not what waits for its turn to be sent.
-        wire.on_turn = partial(_set_deadline, scope, timeout)
+        sender.on_turn = partial(_set_deadline, scope, timeout)
         while told.unsettled():
-            await _send_all(core, told, wire, progress, _let_out)
+            await _send_all(core, told, sender, progress, _let_out)
             await progress.wait()
         return
     missing = told.unsettled()
@@ -50,7 +50,7 @@ def _let_out(_: Sequence[Wanted], error: HyperSocketError) -> None:
     raise error
 
 
-async def subscribe_more(core: Core, told: Told, wire: Wire, progress: Bell) -> None:
+async def subscribe_more(core: Core, told: Told, sender: Sender, progress: Bell) -> None:
     """Send what has become wanted while the session is ready, until there is no more of it."""
 
     def tell(unasked: Sequence[Wanted], error: HyperSocketError) -> None:
@@ -59,18 +59,18 @@ async def subscribe_more(core: Core, told: Told, wire: Wire, progress: Bell) -> 
             told.settle(wanted, error)  # it stays wanted, and the next session asks again
 
     while told.unsent():
-        await _send_all(core, told, wire, progress, tell)
+        await _send_all(core, told, sender, progress, tell)
 
 
-async def _send_all(core: Core, told: Told, wire: Wire, progress: Bell, on_error: OnError) -> None:
+async def _send_all(core: Core, told: Told, sender: Sender, progress: Bell, on_error: OnError) -> None:
     """Send what is unsent now, one after the other or as the user's ``batch_subscriptions`` wants it."""
     if core.config.batch_subscriptions is not None:
-        await send_together(core, told, wire, progress, on_error)
+        await send_together(core, told, sender, progress, on_error)
         return
     most = math.inf if core.config.send_limit is None else core.config.send_limit.count
     for wanted in told.unsent():
         # What waits for its turn has been asked for, and could be out of date by then: no more of it than goes at once.
-        while wire.backlog >= most:
+        while sender.backlog >= most:
             await progress.wait()  # rung for each that is sent
         try:
             message = await message_of(core, wanted)
@@ -79,8 +79,8 @@ async def _send_all(core: Core, told: Told, wire: Wire, progress: Bell, on_error
             continue
         if is_unsent(core, told, wanted):
             told.sending(wanted)
-            wire.post(message, partial(note_sent, told, [wanted], progress))
-        wire.on_turn(anyio.current_time())
+            sender.post(message, partial(note_sent, told, [wanted], progress))
+        sender.on_turn(anyio.current_time())
 
 
 async def confirmation(core: Core, wanted: Wanted, *, from_handler: bool) -> None:

@@ -99,7 +99,7 @@ class Stopped:
         self.was_in_body = self.scenario.is_in_body
         self.had_bomb = "bomb" in [lane.key for lane in client._core.lanes if lane.is_working]
         session = client._supervisor._succession.session
-        if session is not None and session._wire is not None:
+        if session is not None and session._reader is not None:
             peer = server.peers[-1]
             if client._supervisor._succession.rotation is not None:  # the one that still works
                 peer = next((peer for peer in server.peers if peer.is_open), peer)
@@ -279,7 +279,7 @@ def test_the_strategy_gives_up(backend: str, scenario: Callable[[], Everything],
 
 _HERE = Path(__file__).parent.parent / "hypersockets"
 _RUNNING = (
-    "_connect _supervisor _succession _session _core _wire _paced_wire _dispatch _parting _room _liveness _pulse _login _subscribing _batching "
+    "_connect _supervisor _succession _session _core _reader _sender _paced_sender _dispatch _parting _room _liveness _pulse _login _subscribing _batching "
     "_workers _outbox _inbox _bell _calls _asking _requesting _stream_transport _writer _endings"
 )
 _ELSEWHERE = {

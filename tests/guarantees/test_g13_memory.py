@@ -138,7 +138,7 @@ async def test_g13_a_server_cannot_make_lanes_or_answers() -> None:
             while seen < 20_000:
                 await anyio.sleep(1)
             assert len(list(client._core.lanes)) == 1
-            assert len(client._supervisor._succession.session._wire._replies) <= 64  # type: ignore[union-attr]
+            assert len(client._supervisor._succession.session._sender._replies) <= 64  # type: ignore[union-attr]
 
 
 async def test_g13_events_that_nobody_reads_are_bounded() -> None:

@@ -436,7 +436,7 @@ async def test_what_is_sent_without_waiting_is_recorded_once(path: Path) -> None
                 await wait_all_tasks_blocked()
                 await client.send("x" * size)
             recorded: Any = client._core.session
-            recorded = recorded._wire._transport
+            recorded = recorded._sender._transport
         assert recorded.send_nowait("too late") is None
     sent = [event.size for event in Recording.load(path).events if event.kind == "sent"]
     assert sent == [10, 1000, 20]

@@ -1,4 +1,4 @@
-"""A wire that keeps to a limit: it writes when it is its turn, and no more than it may."""
+"""A sender that keeps to a limit: it writes when it is its turn, and no more than it may."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ import anyio
 from ._message import Frame
 from ._outbox import Outgoing
 from ._send_limit import Share
-from ._wire import AT_ONCE, Wire
+from ._sender import AT_ONCE, Sender
 
-__all__ = ["PacedWire"]
+__all__ = ["PacedSender"]
 
 
-class PacedWire(Wire):
-    """A wire with a share in a limit."""
+class PacedSender(Sender):
+    """A sender with a share in a limit."""
 
     def __init__(self, share: Share, *args: Any, **named: Any) -> None:
-        """Wrap an open transport, as :class:`Wire` does.
+        """Wrap an open transport, as :class:`Sender` does.
 
         Args:
-            share: Its part in the limit, joined and left by whoever makes the wire.
-            args: As :class:`Wire` takes them.
-            named: As :class:`Wire` takes them.
+            share: Its part in the limit, joined and left by whoever makes the sender.
+            args: As :class:`Sender` takes them.
+            named: As :class:`Sender` takes them.
         """
         super().__init__(*args, **named)
         self._share = share
@@ -96,18 +96,18 @@ class PacedWire(Wire):
 
 
 def _counted(
-    send_many: Callable[[Sequence[Frame]], Awaitable[None]], wire: PacedWire
+    send_many: Callable[[Sequence[Frame]], Awaitable[None]], sender: PacedSender
 ) -> Callable[[Sequence[Frame]], Awaitable[None]]:
     """Return what counts the messages from the beginning of a write to its end, whatever comes of it."""
 
     async def send(messages: Sequence[Frame]) -> None:
-        wire.on_turn(anyio.current_time())
-        wire._window.begin(len(messages))
+        sender.on_turn(anyio.current_time())
+        sender._window.begin(len(messages))
         try:
             await send_many(messages)
         finally:
             now = anyio.current_time()
-            wire._window.end(len(messages), now)
-            wire.on_turn(now)
+            sender._window.end(len(messages), now)
+            sender.on_turn(now)
 
     return send
