@@ -5,7 +5,7 @@ on asyncio, restores all of it after every loss, in the right order, and loses n
 
 The map, from the ground up; nothing imports upward::
 
-    data     bytes -> transport (a batch of messages) -> wire (framing, pings) -> inbox -> dispatch -> lane -> handler
+    data     bytes -> transport (a batch of messages) -> reader (framing, pings) -> inbox -> dispatch -> lane -> handler
     control  connect() -> supervisor -> connector.open -> session (one task group) -> Ended(why) -> strategy -> again
 
     0  _errors _message _redact _checks _values _paths     plain values
@@ -15,7 +15,8 @@ The map, from the ground up; nothing imports upward::
     2  _events, _metrics, _config                          what users describe and see
     3  the transports; _lane _lanes _inbox _streams        bytes and queues
        _outbox _requests
-    4  _core, _wire, _dispatch, _liveness, _session        what survives, and one connection
+    4  _core, _session; _reader, _sender, _dispatch,       what survives, and one connection
+       _liveness
     5  _supervisor, _client, _connect                      the loop, what users hold, the way in and out
     7  testing, cli                                        the same tools for users
 """

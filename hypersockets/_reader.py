@@ -38,11 +38,11 @@ class Reader:
     """Sends answers to passive pings."""
     _read_to_end: Flag
     """Set when the end of the connection has been seen."""
-    _on_batch: Callable[[Sequence[Frame]], None] = attrs.field(kw_only=True)
+    _on_batch: Callable[[Sequence[Frame]], None] = attrs.field(kw_only=True, alias="on_batch")
     """Called with the frames of each batch, less what is answered here."""
-    _on_lost: Callable[[ConnectionLostError], None] = attrs.field(kw_only=True)
+    _on_lost: Callable[[ConnectionLostError], None] = attrs.field(kw_only=True, alias="on_lost")
     """Called with the loss, after the last frame has been put into the inbox."""
-    _on_broken: Callable[[ConnectionLostError], None] = attrs.field(kw_only=True)
+    _on_broken: Callable[[ConnectionLostError], None] = attrs.field(kw_only=True, alias="on_broken")
     """Called if the user's ``framing`` makes it impossible to go on."""
     is_patient: bool = attrs.field(default=False, init=False)
     """Whether the peer's last words are waited for longer while our own full lanes stop the reading."""
