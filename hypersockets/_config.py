@@ -200,7 +200,8 @@ class ClientConfig:
     ping_interval: float | None = attrs.field(
         default=20.0, converter=to_optional_seconds, validator=seconds(positive=True, optional=True)
     )
-    """Seconds between protocol pings; ``None``: none."""
+    """Seconds between protocol pings; ``None``: none. From 10 s on they may come up to 1/128 early: those of many
+    clients go out together."""
     ping_timeout: float | None = attrs.field(
         default=20.0, converter=to_optional_seconds, validator=seconds(positive=True, optional=True)
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Hashable, Mapping
 
 import attrs
@@ -16,8 +17,8 @@ KEYS = 65_536
 class Sequences:
     """The last number of each key. It outlives connections, so that the next one can resume there."""
 
-    _last: dict[Hashable, int] = attrs.field(factory=dict, init=False)
-    """The key seen longest ago comes first."""
+    _last: OrderedDict[Hashable, int] = attrs.field(factory=OrderedDict, init=False)
+    """The key seen longest ago comes first: a plain dict would look for it among the places of those that were."""
     _shown: Mapping[Hashable, int] | None = attrs.field(default=None, init=False)
     """What :meth:`last` gave out. ``None`` once a number has been seen since."""
 
@@ -26,12 +27,13 @@ class Sequences:
 
         The first number of a key begins its count; one that is not higher than the last begins it anew.
         """
-        last = self._last.pop(key, None)  # and in again, at the end
+        last = self._last.get(key)
         self._last[key] = number
+        self._last.move_to_end(key)
         self._shown = None
         if last is None:
             if len(self._last) > KEYS:
-                del self._last[next(iter(self._last))]
+                self._last.popitem(last=False)
             return None
         return range(last + 1, number) if number > last + 1 else None
 

@@ -105,7 +105,7 @@ async def test_a_transport_of_the_users_own_is_pinged_too() -> None:
             await anyio.sleep(21)
             assert client.metrics().latency == 0.5
             lost = await wait_for(client, hs.Disconnected)
-            assert lost.at == 0.5 + 40 + 15
+            assert lost.at == pytest.approx(0.5 + 40 + 15, abs=20 / 128)  # pings of many clients come together
             assert isinstance(lost.error, hs.HeartbeatTimeoutError)
             lost = await wait_for(client, hs.Disconnected, 2)
             assert type(lost.error) is hs.ConnectionLostError
