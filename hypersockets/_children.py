@@ -26,12 +26,12 @@ class _Child(Flag):
     scope: anyio.CancelScope = attrs.field(kw_only=True)
 
 
+@attrs.define(eq=False)
 class Children:
     """Named tasks in a session's group; several may have the same name."""
 
-    def __init__(self, group: anyio.abc.TaskGroup) -> None:
-        self._group = group
-        self._running: list[_Child] = []
+    _group: anyio.abc.TaskGroup
+    _running: list[_Child] = attrs.field(factory=list, init=False)
 
     def start(self, name: str, child: Callable[[], Awaitable[None]]) -> None:
         """Start a task."""

@@ -124,7 +124,7 @@ class Liveness:
                     # An answer puts off the scope's deadline, so nobody wakes where the peer lives. What comes for
                     # certain ends the sleep: to be cancelled costs several times as much.
                     answer_by = self._answer_by()
-                    self._watch.deadline = answer_by if answer_by < wake_at else math.inf
+                    self._end_watch_at(answer_by if answer_by < wake_at else math.inf)
                     await anyio.sleep(wake_at - now)
                 return
 
@@ -143,7 +143,12 @@ class Liveness:
 
     def _put_off(self) -> None:
         """Take note that an answer has come."""
-        self._watch.deadline = self._answer_by()
+        if self._watch.deadline != math.inf:
+            self._end_watch_at(self._answer_by())
+
+    def _end_watch_at(self, deadline: float) -> None:
+        if deadline != self._watch.deadline:  # to set it to what it is costs a timer all the same
+            self._watch.deadline = deadline
 
     def _check(self, now: float) -> float | None:
         """Do what is due; return when something will be next, answers aside (``None``: the peer is dead)."""

@@ -60,19 +60,19 @@ class Outgoing:
             raise self.error
 
 
+@attrs.define(eq=False)
 class Outbox:
     """Messages of users that wait for a session, or for their turn in it."""
 
-    def __init__(self) -> None:
-        self._items: list[Outgoing] = []
-        self.on_item: Callable[[], None] | None = None
-        """Called when there is something to take. ``None`` iff no session is there to take it."""
-        self.send_nowait: Callable[[Outgoing], bool] | None = None
-        """Writes an item without waiting, if it can; told of one only while none waits. ``None`` as ``on_item``."""
-        self._direct: Outgoing | None = None
-        """What was written that way, until its sender has let others run: what they send goes out together."""
-        self._bells: list[Bell] = []
-        """Of items that are settled, for the next: nobody waits for them, nobody rings them."""
+    _items: list[Outgoing] = attrs.field(factory=list, init=False)
+    on_item: Callable[[], None] | None = attrs.field(default=None, init=False)
+    """Called when there is something to take. ``None`` iff no session is there to take it."""
+    send_nowait: Callable[[Outgoing], bool] | None = attrs.field(default=None, init=False)
+    """Writes an item without waiting, if it can; told of one only while none waits. ``None`` as ``on_item``."""
+    _direct: Outgoing | None = attrs.field(default=None, init=False)
+    """What was written that way, until its sender has let others run: what they send goes out together."""
+    _bells: list[Bell] = attrs.field(factory=list, init=False)
+    """Of items that are settled, for the next: nobody waits for them, nobody rings them."""
 
     def __len__(self) -> int:
         return len(self._items)

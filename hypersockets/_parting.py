@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 import anyio
+import attrs
 
 from ._children import Children
 from ._core import Core
@@ -20,29 +21,25 @@ FAREWELL = 1.0
 """Seconds that the writing of a close frame may take, and for which the peer may answer one of ours."""
 
 
+@attrs.define(eq=False)
 class Parting:
     """How a session ends: only its first reason counts."""
 
-    def __init__(self, core: Core, dispatch: Dispatch, old_is_over: Callable[[], Awaitable[None]]) -> None:
-        """Begin with no end in sight.
-
-        Args:
-            core: For what the closing of the client wants.
-            dispatch: Has to have delivered everything.
-            old_is_over: Waits until the session before has delivered all of its own.
-        """
-        self._core = core
-        self._dispatch = dispatch
-        self._old_is_over = old_is_over
-        self.why: HyperSocketError | None = None
-        """Why it ends. ``None`` while nothing has ended it."""
-        self.lost_at: float | None = None
-        """When it was lost, or given up."""
-        self._farewell: tuple[int, str] | None = None
-        """Code and reason of the close frame that the loss wants sent."""
-        self._linger = 0.0
-        self._waiting: anyio.CancelScope | None = None
-        """Of the wait for the peer's last words, or for the dispatch. ``None`` outside of these."""
+    _core: Core
+    """For what the closing of the client wants."""
+    _dispatch: Dispatch
+    """Has to have delivered everything."""
+    _old_is_over: Callable[[], Awaitable[None]]
+    """Waits until the session before has delivered all of its own."""
+    why: HyperSocketError | None = attrs.field(default=None, init=False)
+    """Why it ends. ``None`` while nothing has ended it."""
+    lost_at: float | None = attrs.field(default=None, init=False)
+    """When it was lost, or given up."""
+    _farewell: tuple[int, str] | None = attrs.field(default=None, init=False)
+    """Code and reason of the close frame that the loss wants sent."""
+    _linger: float = attrs.field(default=0.0, init=False)
+    _waiting: anyio.CancelScope | None = attrs.field(default=None, init=False)
+    """Of the wait for the peer's last words, or for the dispatch. ``None`` outside of these."""
 
     def begin(self, error: HyperSocketError, farewell: tuple[int, str] | None, linger: float) -> bool:
         """Take note of a loss; return whether it is the first."""

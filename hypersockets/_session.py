@@ -94,7 +94,6 @@ class Session:
             old: The session that this one is to take over from; what that one receives comes first.
         """
         self._core = core
-        self._config = core.config
         self._connector = connector
         self.source = url
         """Where to, or who says it."""
@@ -163,7 +162,7 @@ class Session:
             # One scope around all, whose deadline goes once the connection is open: a scope that ended inside
             # the connector's context would cross those that the connector has open.
             with self._opening:
-                self._opening.deadline = anyio.current_time() + self._config.open_timeout
+                self._opening.deadline = anyio.current_time() + self._core.config.open_timeout
                 async with self._connector.open(await self._request()) as transport:
                     self._opening.deadline = math.inf
                     if self._opening.cancel_called and self._core.closing is None:  # it is too late to take that back
@@ -194,7 +193,7 @@ class Session:
         return self.ended
 
     def _too_slow(self) -> OpenTimeoutError:
-        return OpenTimeoutError(f"the connection was not open within {self._config.open_timeout:g} s")
+        return OpenTimeoutError(f"the connection was not open within {self._core.config.open_timeout:g} s")
 
     async def _request(self) -> OpenRequest:
         """Ask for URL and headers; say where this attempt goes to."""
@@ -204,7 +203,7 @@ class Session:
             self._knows_url = True
             if not self._is_heir:
                 self._core.emit(Connecting, url=mask_url(self.url))
-        return await make_request(self._config, self.url, on_activity=self._liveness.heard)
+        return await make_request(self._core.config, self.url, on_activity=self._liveness.heard)
 
     async def _live(self, transport: Transport) -> None:
         """Run everything that an open connection needs, until it ends."""
@@ -266,7 +265,7 @@ class Session:
 
     async def _restore(self, transport: Transport, sender: Sender) -> None:
         """Do, in this order, what must come before ready."""
-        config, core = self._config, self._core
+        config, core = self._core.config, self._core
         await checkpoint_if_cancelled()  # it may have been ended as its connection opened
         if config.auth is not None:
             self._move(ConnectionState.AUTHENTICATING)
@@ -282,7 +281,8 @@ class Session:
                 raise self._inbox.end
         clocks = await ask_clocks(config)
         await checkpoint_if_cancelled()  # or as the verdict came
-        self._room.foresee(clocks.beats(anyio.current_time()))
+        if self._room.share is not None:
+            self._room.foresee(clocks.beats(anyio.current_time()))
         self._dispatch.start()
         if len(core.subscriptions):
             self._move(ConnectionState.SUBSCRIBING)
@@ -290,7 +290,7 @@ class Session:
         clocks.start(self._liveness, anyio.current_time())
 
     def _become_ready(self, children: Children, transport: Transport, sender: Sender) -> None:
-        heartbeat = self._config.heartbeat
+        heartbeat = self._core.config.heartbeat
         self._pulse = Pulse(
             sender=sender,
             transport=transport,
@@ -317,8 +317,8 @@ class Session:
 
     def _watch_age(self, since: float) -> None:
         """Have the session rotated when it is old enough; not before it alone is left, or there might be ever more."""
-        if self._config.max_connection_age is not None:
-            self._liveness.rotate_at = since + self._config.max_connection_age * (1 - random.random() * AGE_JITTER)
+        if self._core.config.max_connection_age is not None:
+            self._liveness.rotate_at = since + self._core.config.max_connection_age * (1 - random.random() * AGE_JITTER)
 
     def _take_over(self) -> None:
         """Become the session of the client."""
@@ -401,7 +401,7 @@ class Session:
         self._reader.is_patient = True
         if self._old is not None and self._old._reader is not None:
             self._old._reader.is_patient = False  # that one had its time: there may not be ever more of them
-        self.end(lost, farewell=(1000, ""), linger=self._config.close_timeout)
+        self.end(lost, farewell=(1000, ""), linger=self._core.config.close_timeout)
 
     def rotate_after(self, delay: float) -> None:
         """Ask for a rotation in so many seconds (the last one did not succeed)."""
