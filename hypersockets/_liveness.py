@@ -51,6 +51,8 @@ class Liveness:
         self.quiet: Quiet | None = None
         self.rotate_at = math.inf
         """When the connection is old enough to be rotated."""
+        self._beaten_at = -math.inf
+        """When a heartbeat was last sent. None has been before."""
         self.watches_lanes = False
         """Whether lanes get what is received: before that their silence says nothing."""
         self._paused_at: float | None = None
@@ -69,10 +71,14 @@ class Liveness:
         self.pings.answered(sent_at)
         self._put_off()
 
+    def beat_sent(self) -> None:
+        """Take note that a heartbeat is with the socket."""
+        self._beaten_at = anyio.current_time()
+
     def beat_answered(self) -> None:
-        """Take an answer to all heartbeats so far; before the first one it says nothing."""
+        """Take an answer to all heartbeats that were sent; it says nothing of one that still waits for the socket."""
         if self.heartbeat is not None:
-            self.heartbeat.answered()
+            self.heartbeat.answered(self._beaten_at)
             self._put_off()
 
     def pause(self) -> None:

@@ -31,6 +31,8 @@ class Pulse:
     """Starts a named task of the session."""
     message: Frame | Callable[[], Any] | None
     """The heartbeat. ``None`` iff there is none."""
+    on_beat_sent: Callable[[], None]
+    """Called when a heartbeat is with the socket."""
     on_no_beat: Callable[[ConnectionLostError], None]
     """Called if the user's callable raises."""
     on_pong: Callable[[float, float], None]
@@ -49,11 +51,14 @@ class Pulse:
             self._is_asking = True
             self.start("heartbeat", partial(self._ask_and_beat, self.message))
         else:
-            self._last = self.sender.post(as_message(self.message), is_urgent=True)
+            self._post(self.message)
+
+    def _post(self, message: Any) -> None:
+        self._last = self.sender.post(as_message(message), self.on_beat_sent, is_urgent=True)
 
     async def _ask_and_beat(self, message: Callable[[], Any]) -> None:
         try:
-            self._last = self.sender.post(as_message(await call(message)), is_urgent=True)
+            self._post(await call(message))
         except Exception as error:  # of the user's callable: without heartbeats the session is lost
             what = f"the heartbeat.message callable raised {type(error).__name__}"
             lost = ConnectionLostError(what, code=1000, by="us")

@@ -296,6 +296,7 @@ class Session:
             transport=transport,
             start=children.start,
             message=None if heartbeat is None else heartbeat.message,
+            on_beat_sent=self._liveness.beat_sent,
             on_no_beat=self._on_no_beat,
             on_pong=self._on_pong,
         )

@@ -355,7 +355,37 @@ async def test_an_answer_counts_while_the_clock_does_not_run() -> None:
     assert beats.due(1)
     assert beats.deadline == 2
     liveness.beat_answered()
+    assert beats.deadline == 2, "it is yet to be sent"
+    liveness.heartbeat = beats = Beats.starting(anyio.current_time() - 1, interval=1, timeout=1)
+    assert beats.due(anyio.current_time())
+    liveness.beat_sent()
+    liveness.beat_answered()
     assert beats.deadline == math.inf
+
+
+@pytest.mark.parametrize("is_made", [False, True], ids=["constant", "made"])
+async def test_an_answer_is_to_the_beats_that_were_sent(is_made: bool) -> None:
+    """Guarantee 7: one that still waits for the socket is not answered by a pong that comes meanwhile."""
+
+    async def script(peer: Peer) -> None:
+        await peer.accept()
+        assert await peer.receive() == "beat"
+        with anyio.move_on_after(11):
+            await peer.stall()  # the second one waits behind what fills the link
+        await peer.send("pong")
+        await peer.mute()
+
+    beat = hs.Heartbeat(10, (lambda: "beat") if is_made else "beat", pong="pong", timeout=15)
+    async with ScriptedServer([script, idle]) as server:
+        connector = server.connector(capacity=1000)
+        async with hs.connect(settings(server, heartbeat=beat, transport=connector, close_timeout=0)) as client:
+            await anyio.sleep_until(12)
+            with anyio.move_on_after(1) as scope:
+                await client.send("x" * 3000)
+            assert scope.cancelled_caught
+            lost = await wait_for(client, hs.Disconnected)
+            assert isinstance(lost.error, hs.HeartbeatTimeoutError)
+            assert lost.at == 20 + 15
 
 
 async def test_a_slow_subscription_callable_holds_up_no_deadline() -> None:
