@@ -119,7 +119,7 @@ BUGS = (
         "session",
         "_session.py",
         "        clocks = await ask_clocks(config)\n",
-        "        clocks = await ask_clocks(config)\n        wire.serve_users(True)\n",
+        "        clocks = await ask_clocks(config)\n        sender.serve_users(True)\n",
     ),
 )
 

@@ -47,7 +47,7 @@ PLANTED = [
         "a user's message before Connected",
         "_session.py",
         "        clocks = await ask_clocks(config)\n",
-        "        wire.serve_users(True)\n        clocks = await ask_clocks(config)\n",
+        "        sender.serve_users(True)\n        clocks = await ask_clocks(config)\n",
         1,
     ),
     Bug(
@@ -126,7 +126,7 @@ PLANTED = [
     Bug(
         "the close reply is not awaited at a rotation",
         "_session.py",
-        'self.end(lost, farewell=(1000, ""), linger=self._config.close_timeout)',
+        'self.end(lost, farewell=(1000, ""), linger=self._core.config.close_timeout)',
         'self.end(lost, farewell=(1000, ""), linger=0.0)',
         5,
     ),
