@@ -39,7 +39,7 @@ PLANTED = [
         "auth after subscriptions",
         "_session.py",
         "        if config.auth is not None:\n            self._move(",
-        "        self._dispatch.start()\n        await subscribe_all(core, self.told, wire, self._progress)\n"
+        "        self._dispatch.start()\n        await subscribe_all(core, self.told, sender, self._progress)\n"
         "        if config.auth is not None:\n            self._move(",
         1,
     ),
