@@ -125,8 +125,8 @@ class Beats:
             self._unanswered.append((now, now))
         return True
 
-    def answered(self, sent_at: float = math.inf) -> None:
-        """Take an answer to the beat sent then, which answers all beats before it too; by default to all of them."""
+    def answered(self, sent_at: float) -> None:
+        """Take an answer to the beat sent then, which answers all beats before it too."""
         while self._unanswered and self._unanswered[0][1] <= sent_at:
             del self._unanswered[0]
 

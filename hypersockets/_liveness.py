@@ -31,7 +31,7 @@ class Liveness:
         *,
         name: str,
         lanes: Iterable[Lane],
-        on_beat: Callable[[], None],
+        on_beat: Callable[[float], None],
         on_ping: Callable[[float], None],
         on_stale: Callable[[Lane, float], None],
         on_loss: Callable[[ConnectionLostError], None],
@@ -149,8 +149,7 @@ class Liveness:
 
     def _put_off(self) -> None:
         """Take note that an answer has come."""
-        if self._watch.deadline != math.inf:
-            self._end_watch_at(self._answer_by())
+        self._end_watch_at(self._answer_by())
 
     def _end_watch_at(self, deadline: float) -> None:
         if deadline != self._watch.deadline:  # to set it to what it is costs a timer all the same
@@ -159,14 +158,11 @@ class Liveness:
     def _check(self, now: float) -> float | None:
         """Do what is due; return when something will be next, answers aside (``None``: the peer is dead)."""
         wake_at = [math.inf]
-        if self.heartbeat is not None:
-            if self.heartbeat.due(now):
-                self._on_beat()
-            wake_at.append(self.heartbeat.next_at)
-        if self.pings is not None:
-            if self.pings.due(now):
-                self._on_ping(now)
-            wake_at.append(self.pings.next_at)
+        for beats, beat in ((self.heartbeat, self._on_beat), (self.pings, self._on_ping)):
+            if beats is not None:
+                if beats.due(now):
+                    beat(now)
+                wake_at.append(beats.next_at)
         if self.rotate_at <= now:
             self.rotate_at = math.inf
             self._on_age()

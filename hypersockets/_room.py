@@ -62,7 +62,8 @@ class Room:
 
     def foresee(self, beats: Beats | None) -> None:
         """Keep room for heartbeats that begin when the subscriptions are sent."""
-        self._foreseen = beats
+        if self.share is not None:
+            self._foreseen = beats
 
     def end(self) -> None:
         """Take note that nothing urgent will be sent any more."""

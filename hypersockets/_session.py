@@ -281,8 +281,7 @@ class Session:
                 raise self._inbox.end
         clocks = await ask_clocks(config)
         await checkpoint_if_cancelled()  # or as the verdict came
-        if self._room.share is not None:
-            self._room.foresee(clocks.beats(anyio.current_time()))
+        self._room.foresee(clocks.beats(anyio.current_time()))
         self._dispatch.start()
         if len(core.subscriptions):
             self._move(ConnectionState.SUBSCRIBING)
@@ -512,7 +511,7 @@ class Session:
     def _on_stale(self, lane: Lane, silent_for: float) -> None:
         self._core.emit(RouteStale, key=lane.key, silent_for=silent_for)
 
-    def _beat(self) -> None:
+    def _beat(self, _: float) -> None:
         assert self._pulse is not None  # the clock runs from ready on
         self._pulse.beat()
         self._room.changed()

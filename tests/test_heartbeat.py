@@ -192,7 +192,7 @@ def test_deadline_is_that_of_the_oldest_unanswered(interval: float, timeout: flo
     for what, step in steps:
         now += step
         if what == "answer":
-            beats.answered()
+            beats.answered(now)
             oldest = None
         elif beats.due(now) and oldest is None:
             oldest = now
@@ -204,7 +204,7 @@ def test_mute_peer_with_timeout_longer_than_interval() -> None:
     beats = Beats.starting(0.0, interval=10.0, timeout=35.0)
     assert [beats.due(t) for t in (10.0, 20.0, 30.0, 40.0)] == [True] * 4
     assert beats.deadline == 45.0
-    beats.answered()
+    beats.answered(40.0)
     assert beats.deadline == math.inf
     assert beats.due(50.0)
     assert beats.deadline == 85.0
