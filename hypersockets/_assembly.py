@@ -19,7 +19,7 @@ class TooMuchError(Exception):
     """A message is larger than allowed."""
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Assembly:
     """The message that is coming in."""
 

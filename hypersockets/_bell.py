@@ -13,7 +13,7 @@ from anyio.lowlevel import checkpoint
 __all__ = ["Bell", "Flag"]
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Bell:
     """Rung by anyone, heard by one task. Rings before a wait, or several of them, make one wake-up."""
 
@@ -54,7 +54,7 @@ class Bell:
         self._rung = False
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Flag:
     """Set once, by anyone; any number of tasks may wait for it."""
 

@@ -56,7 +56,7 @@ def _nobody() -> None:
     """Settle no lane, for there is none."""
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Budget:
     """The bytes that all lanes hold together."""
 

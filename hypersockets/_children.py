@@ -18,7 +18,7 @@ _STOPPED_LAST = ("writer", "pings")
 """Who writes is stopped by the session alone, behind its close frame: nothing can follow half a frame."""
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class _Child(Flag):
     """A task that runs, and the flag that is set at its end."""
 
@@ -26,7 +26,7 @@ class _Child(Flag):
     scope: anyio.CancelScope = attrs.field(kw_only=True)
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Children:
     """Named tasks in a session's group; several may have the same name."""
 

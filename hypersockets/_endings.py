@@ -7,8 +7,8 @@ from contextlib import asynccontextmanager, suppress
 from typing import Final
 
 import anyio
+import anyio.abc
 import attrs
-from anyio.abc import ByteStream, TaskGroup
 
 from ._errors import ConnectionLostError, LostBy
 from ._redact import mask_text
@@ -89,7 +89,7 @@ def cut_reason(reason: str) -> str:
     return reason.encode("utf-8", "replace")[:_REASON_SIZE].decode("utf-8", "ignore")
 
 
-async def linger(stream: ByteStream) -> None:
+async def linger(stream: anyio.abc.ByteStream) -> None:
     """Read on and throw away, until the peer has ended the connection, for a second at most.
 
     For when it broke the protocol: a socket that is closed with unread bytes is reset, and the reset
@@ -101,7 +101,7 @@ async def linger(stream: ByteStream) -> None:
 
 
 @asynccontextmanager
-async def cutting(stream: ByteStream) -> AsyncGenerator[None, None]:
+async def cutting(stream: anyio.abc.ByteStream) -> AsyncGenerator[None, None]:
     """Close ``stream`` on leaving, whatever state it and the caller are in; cancellation waits, for a second at most.
 
     Not by :func:`anyio.aclose_forcefully`: its cancellation can hit a socket between the polite half
@@ -115,7 +115,7 @@ async def cutting(stream: ByteStream) -> AsyncGenerator[None, None]:
 
 
 @asynccontextmanager
-async def cutting_on_error(stream: ByteStream) -> AsyncGenerator[None, None]:
+async def cutting_on_error(stream: anyio.abc.ByteStream) -> AsyncGenerator[None, None]:
     """Close ``stream`` if the block raises or is cancelled."""
     went_well = False
     try:
@@ -127,7 +127,7 @@ async def cutting_on_error(stream: ByteStream) -> AsyncGenerator[None, None]:
                 await stream.aclose()
 
 
-async def cut(stream: ByteStream) -> None:
+async def cut(stream: anyio.abc.ByteStream) -> None:
     """Close ``stream`` now."""
     async with cutting(stream):
         pass
@@ -143,7 +143,7 @@ class PlainGroup:
 
     __slots__ = ("_group",)  # no generator: a client has two, and an idle one should be small
 
-    async def __aenter__(self) -> TaskGroup:
+    async def __aenter__(self) -> anyio.abc.TaskGroup:
         self._group = anyio.create_task_group()
         return await self._group.__aenter__()
 

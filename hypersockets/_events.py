@@ -153,7 +153,7 @@ MERGE_WINDOW = 1.0
 """Seconds for which events of the same kind and key are merged."""
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class _Merged:
     """A kind of event of which one has been emitted; those that follow are counted."""
 
@@ -162,7 +162,7 @@ class _Merged:
     count: int = 0
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class EventLog:
     """The last events, numbered; listeners hold their own place in it, so none of them can fill it."""
 

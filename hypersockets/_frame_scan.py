@@ -24,7 +24,7 @@ CONTROL_SIZE: Final = 125
 """Bytes of the largest payload of a control frame (RFC 6455 section 5.5)."""
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class FrameScan:
     """The state of the scan; what makes no sense is left for the real parser to refuse."""
 

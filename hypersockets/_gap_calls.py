@@ -24,7 +24,7 @@ _AT_ONCE = 1024
 """How many calls run at the same time: a server that makes up keys must not have a task for each."""
 
 
-@attrs.define(eq=False, kw_only=True)
+@attrs.define(eq=False, repr=False, kw_only=True)
 class GapCalls:
     """Calls ``on_gap``: for one key one after the other, for different keys at the same time."""
 

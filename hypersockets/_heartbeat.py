@@ -79,7 +79,7 @@ _TOGETHER = 10.0
 """Seconds of interval from which on beats come together: those that are more often are wanted at their time."""
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Beats:
     """When the next beat is due, and since when the oldest one is unanswered.
 
@@ -140,7 +140,7 @@ class Beats:
         self._unanswered = [(now - max(0.0, since - waits), sent_at) for waits, sent_at in self._unanswered]
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Quiet:
     """For how long nothing came."""
 

@@ -26,7 +26,7 @@ INBOX = 2**20
 the session is ready it is as much as all lanes may hold: what it waits for can be behind a large snapshot."""
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Inbox:
     """Received frames in order. Its limit is soft by one batch: what was read is never refused."""
 

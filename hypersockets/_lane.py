@@ -58,7 +58,7 @@ class _Conflated:
         return self._items.pop(self._key(message), None)
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class _Run:
     """Messages in a row that count for equally many bytes each."""
 
@@ -66,7 +66,7 @@ class _Run:
     size: Size
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Lane:
     """The queue of one key. A message counts in it from its arrival until its handling is over.
 

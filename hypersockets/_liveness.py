@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import anyio
 
 from ._errors import ConnectionLostError, HeartbeatTimeoutError, IdleTimeoutError
 from ._heartbeat import Beats, Quiet
 from ._lane import Lane
+from ._lanes import Lanes
 
 __all__ = ["Liveness"]
 
@@ -30,7 +31,7 @@ class Liveness:
         self,
         *,
         name: str,
-        lanes: Iterable[Lane],
+        lanes: Lanes,
         on_beat: Callable[[float], None],
         on_ping: Callable[[float], None],
         on_stale: Callable[[Lane, float], None],
@@ -69,7 +70,6 @@ class Liveness:
         """Take the answer to the protocol ping that was sent then, and to those before it."""
         assert self.pings is not None  # whoever pings does it by this clock
         self.pings.answered(sent_at)
-        self._put_off()
 
     def beat_sent(self) -> None:
         """Take note that a heartbeat is with the socket."""
@@ -79,7 +79,6 @@ class Liveness:
         """Take an answer to all heartbeats that were sent; it says nothing of one that still waits for the socket."""
         if self.heartbeat is not None:
             self.heartbeat.answered(self._beaten_at)
-            self._put_off()
 
     def pause(self) -> None:
         """Stop all deadlines: a lane is full, or reading is stopped. Each call wants a :meth:`resume`."""
@@ -104,7 +103,7 @@ class Liveness:
 
     def _shift(self, since: float, now: float) -> None:
         """Take what lanes did not get between two times as not missed."""
-        for lane in self._lanes:
+        for lane in self._lanes.timed:
             lane.last_put = now - max(0.0, since - lane.last_put)
 
     def watch_lanes(self, since: float) -> None:
@@ -126,11 +125,9 @@ class Liveness:
         """Sleep from deadline to deadline until cancelled, or until the peer is dead."""
         while True:  # noqa: ASYNC913 - the sleep is one
             with anyio.CancelScope() as self._watch:
-                while (wake_at := self._check(now := anyio.current_time())) is not None:
-                    # An answer puts off the scope's deadline, so nobody wakes where the peer lives. What comes for
-                    # certain ends the sleep: to be cancelled costs several times as much.
-                    answer_by = self._answer_by()
-                    self._end_watch_at(answer_by if answer_by < wake_at else math.inf)
+                while (wake_at := self._check(now := anyio.current_time())) is not None:  # noqa: ASYNC110
+                    # No polling: a deadline each. One is that of an answer, which mostly has come by then: to wake for
+                    # it takes less than to set a scope's deadline at each ping and to take it back at each pong.
                     await anyio.sleep(wake_at - now)
                 return
 
@@ -138,25 +135,8 @@ class Liveness:
         """Have the deadlines looked at now."""
         self._watch.cancel()
 
-    def _answer_by(self) -> float:
-        """Return when the peer is dead unless it answers before."""
-        if self._paused_at is not None:
-            return math.inf
-        return min(
-            math.inf if self.heartbeat is None else self.heartbeat.deadline,
-            math.inf if self.pings is None else self.pings.deadline,
-        )
-
-    def _put_off(self) -> None:
-        """Take note that an answer has come."""
-        self._end_watch_at(self._answer_by())
-
-    def _end_watch_at(self, deadline: float) -> None:
-        if deadline != self._watch.deadline:  # to set it to what it is costs a timer all the same
-            self._watch.deadline = deadline
-
     def _check(self, now: float) -> float | None:
-        """Do what is due; return when something will be next, answers aside (``None``: the peer is dead)."""
+        """Do what is due; return when something may be next (``None``: the peer is dead)."""
         wake_at = [math.inf]
         for beats, beat in ((self.heartbeat, self._on_beat), (self.pings, self._on_ping)):
             if beats is not None:
@@ -175,12 +155,13 @@ class Liveness:
             (self.pings, HeartbeatTimeoutError, "no pong"),
             (self.quiet, IdleTimeoutError, "no frame of any kind"),
         ):
-            if clock is not None and clock.deadline <= now:
+            if clock is None:
+                continue
+            if clock.deadline <= now:
                 self._on_loss(loss(f"{what} for {clock.timeout:g} s", code=1011, by="us"))
                 return None
-        if self.quiet is not None:
-            wake_at.append(self.quiet.deadline)
-        for lane in self._lanes if self.watches_lanes else ():
+            wake_at.append(clock.deadline)
+        for lane in self._lanes.timed if self.watches_lanes else ():
             if lane.stale_after is not None and not lane.told_stale:
                 stale_at = lane.last_put + lane.stale_after
                 if stale_at <= now:

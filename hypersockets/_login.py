@@ -24,7 +24,7 @@ from ._message import Frame, as_message
 __all__ = ["Channel", "authenticate"]
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Channel:
     """The :class:`AuthChannel` of one connection."""
 

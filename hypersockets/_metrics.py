@@ -38,7 +38,7 @@ class Metrics:
     last_error: BaseException | None
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Counters:
     """What is counted; the names are those of :class:`Metrics`."""
 

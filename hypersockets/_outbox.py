@@ -21,7 +21,7 @@ _SPARE = 128
 """How many bells are kept: as many as tasks that send all the time, within reason."""
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Outgoing:
     """A message on its way to the socket."""
 
@@ -60,7 +60,7 @@ class Outgoing:
             raise self.error
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Outbox:
     """Messages of users that wait for a session, or for their turn in it."""
 

@@ -15,7 +15,7 @@ WINDOW = 65_536
 """How many from the beginning of a rotation on, and among how many of the new connection repeats are looked for."""
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Overlap:
     """The identities of the newest messages of one connection, each told apart from those of the one before."""
 

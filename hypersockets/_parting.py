@@ -21,7 +21,7 @@ FAREWELL = 1.0
 """Seconds that the writing of a close frame may take, and for which the peer may answer one of ours."""
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Parting:
     """How a session ends: only its first reason counts."""
 

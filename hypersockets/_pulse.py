@@ -21,7 +21,7 @@ PINGS = 16
 """How many protocol pings may be unanswered where no timeout ends that."""
 
 
-@attrs.define(eq=False, kw_only=True)
+@attrs.define(eq=False, repr=False, kw_only=True)
 class Pulse:
     """Sends when it is time. A task runs only while there is something to wait for: between beats there is none."""
 
@@ -36,7 +36,7 @@ class Pulse:
     on_no_beat: Callable[[ConnectionLostError], None]
     """Called if the user's callable raises."""
     on_pong: Callable[[float, float], None]
-    """Called with the time of each ping that was answered, and its round trip, in seconds."""
+    """Called with the time of each ping that was answered, and its round trip, in seconds; has to tell :meth:`pong`."""
     _last: Outgoing | None = attrs.field(default=None, init=False)
     _is_asking: bool = attrs.field(default=False, init=False)
     """Whether the user's callable is making a heartbeat."""
@@ -72,7 +72,7 @@ class Pulse:
             return
         self._pinging += 1
         if self.sender.can_ping:
-            self.sender.ping(partial(self._answered, now))
+            self.sender.ping(partial(self.on_pong, now))
         else:
             self.start("pings", partial(self._ping, now))
 
@@ -81,8 +81,8 @@ class Pulse:
             latency = await self.transport.ping()
         except ConnectionLostError:
             return  # the reader will say why
-        self._answered(sent_at, latency)
-
-    def _answered(self, sent_at: float, latency: float) -> None:
-        self._pinging -= 1
         self.on_pong(sent_at, latency)
+
+    def pong(self) -> None:
+        """Take note that one of the pings was answered."""
+        self._pinging -= 1

@@ -25,7 +25,7 @@ from ._turn import LONGEST
 __all__ = ["Reader"]
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Reader:
     """Reads one connection to its end."""
 

@@ -24,7 +24,7 @@ Match = Callable[[Any], bool]
 """Tells whether a parsed message is the reply."""
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Request(Outgoing):
     """A message on its way to the socket, and back. It is settled by its reply, not when it is written."""
 
@@ -58,7 +58,7 @@ class Request(Outgoing):
         Outgoing.settle(self)
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Requests:
     """The requests of a client that may be answered now."""
 

@@ -60,7 +60,7 @@ def forget(supervisor: Supervisor, wanted: Wanted, verdict: Verdict = False) -> 
     supervisor.poke()
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class _Scope:
     """A block that has a subscription, as the subscription sees it."""
 

@@ -33,7 +33,7 @@ LATE_BEAT: Final = 0.01
 were a multiple of the window, a slot would be lost for each: three windows, and a little, do not fit into three."""
 
 
-@attrs.define(eq=False, kw_only=True)
+@attrs.define(eq=False, repr=False, kw_only=True)
 class Share:
     """One connection's part in a limit, while it has joined: what it waits to send, and what it must send soon."""
 
@@ -48,7 +48,7 @@ class Share:
     """Called when its turn may have come sooner than it was told."""
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Window:
     """The slots of a limit, and who waits for one."""
 

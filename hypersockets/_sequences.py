@@ -13,7 +13,7 @@ KEYS = 65_536
 """How many keys are remembered: a server that makes up keys has the longest unseen forgotten."""
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Sequences:
     """The last number of each key. It outlives connections, so that the next one can resume there."""
 

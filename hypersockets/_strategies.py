@@ -177,7 +177,7 @@ Verdict = Wait | HyperSocketError | None
 """What follows the end of a session: another attempt, a failure of the client, or a clean end (``None``)."""
 
 
-@attrs.define(eq=False, kw_only=True)
+@attrs.define(eq=False, repr=False, kw_only=True)
 class RetryPlan:
     """The one place where it is decided what follows the end of a connection."""
 

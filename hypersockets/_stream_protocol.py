@@ -33,7 +33,7 @@ _PENDING_PONGS: Final = 16
 _SEARCHED: Final = 1024  # bytes of each read, one by one; larger frames are few, so parsing them is quick enough
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Outgoing:
     """Messages that wait for their turn on the wire, all together."""
 
@@ -43,7 +43,7 @@ class Outgoing:
     """True once their bytes were handed out to be written: they cannot be called back any more."""
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class StreamProtocol:
     """The state of one open connection; implements :class:`Outbound`."""
 

@@ -33,18 +33,14 @@ __all__ = ["StreamConnector", "StreamTransport"]
 _READ_SIZE: Final = 262144  # as much as asyncio reads at once: what is split is copied
 
 
-@attrs.define(eq=False)
-class _Ping:
-    sent_at: float
-    on_pong: Callable[[float | None], None]
-    """Called with the round trip, or with ``None`` if there will be none."""
+_Ping = tuple[float, Callable[[float], None], Callable[[], None] | None]
+"""When it was sent, what to call with the round trip, and, if somebody waits for it, at the end of the connection.
+
+A bare tuple: each of thousands of idle clients has one at a time, and the garbage collector looks at all objects.
+"""
 
 
-def _if_answered(on_pong: Callable[[float], None]) -> Callable[[float | None], None]:
-    return lambda latency: None if latency is None else on_pong(latency)
-
-
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class StreamTransport:
     """One open connection; made by :meth:`StreamConnector.open`, and usable within it."""
 
@@ -144,17 +140,16 @@ class StreamTransport:
             ConnectionLostError: The connection has ended.
         """
         answers: list[float] = []
-        answered = anyio.Event()
+        over = anyio.Event()
 
-        def on_pong(latency: float | None) -> None:
-            if latency is not None:
-                answers.append(latency)
-            answered.set()
+        def on_pong(latency: float) -> None:
+            answers.append(latency)
+            over.set()
 
-        payload = self._ping(on_pong)
+        payload = self._ping(on_pong, over.set)
         try:
             await self._writer.flush()  # of a ping that somebody waits for
-            await answered.wait()
+            await over.wait()
         finally:
             self._pings.pop(payload, None)
         if not answers:
@@ -167,12 +162,12 @@ class StreamTransport:
         Raises:
             ConnectionLostError: The connection has ended.
         """
-        self._ping(_if_answered(on_pong))
+        self._ping(on_pong)
         await self._writer.flush()
 
     def ping_nowait(self, on_pong: Callable[[float], None]) -> bool:
         """Do what :meth:`start_ping` does if that can be done without waiting; return whether it was."""
-        payload = self._note_ping(_if_answered(on_pong))
+        payload = self._note_ping(on_pong)
         frame = self._protocol.compose_ping(payload)
         if frame is None or self._writer.write_nowait(frame) is None:
             del self._pings[payload]
@@ -180,16 +175,16 @@ class StreamTransport:
         self._writer.reply()
         return True
 
-    def _ping(self, on_pong: Callable[[float | None], None]) -> bytes:
+    def _ping(self, on_pong: Callable[[float], None], on_end: Callable[[], None] | None = None) -> bytes:
         self._check_open()
-        payload = self._note_ping(on_pong)
+        payload = self._note_ping(on_pong, on_end)
         self._protocol.ping(payload)
         return payload
 
-    def _note_ping(self, on_pong: Callable[[float | None], None]) -> bytes:
+    def _note_ping(self, on_pong: Callable[[float], None], on_end: Callable[[], None] | None = None) -> bytes:
         payload = self._ping_number.to_bytes(8, "big")
         self._ping_number += 1
-        self._pings[payload] = _Ping(anyio.current_time(), on_pong)
+        self._pings[payload] = anyio.current_time(), on_pong, on_end
         return payload
 
     async def close(self, code: int = 1000, reason: str = "") -> None:
@@ -241,16 +236,17 @@ class StreamTransport:
 
     def _answer(self, payload: bytes) -> None:
         while payload in self._pings:  # a pong answers the pings before its own too
-            ping = self._pings.pop(next(iter(self._pings)))
-            ping.on_pong(anyio.current_time() - ping.sent_at)
+            sent_at, on_pong, _ = self._pings.pop(next(iter(self._pings)))
+            on_pong(anyio.current_time() - sent_at)
 
     def _end(self, cause: Exception | None) -> None:
         self._protocol.end(cause)
         self._wake_pings()
 
     def _wake_pings(self) -> None:
-        for ping in self._pings.values():
-            ping.on_pong(None)
+        for _, _, on_end in self._pings.values():
+            if on_end is not None:
+                on_end()
 
     async def leave(self) -> None:
         """Cut the connection. Only a close frame that the peer is owed gets a moment to leave."""
@@ -294,7 +290,7 @@ class StreamConnector:
         return redirect
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class _Connection:
     """Open while its block lasts."""
 

@@ -112,7 +112,7 @@ Verdict = bool | Exception
 """``True``: confirmed; ``False``: refused; an error: what to ask for could not be said, on this connection."""
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Wanted:
     """One wanted subscription. What waits for its fate is in ``watchers``."""
 
@@ -134,7 +134,7 @@ class Wanted:
             watcher(verdict)
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class SubscriptionSet:
     """The wanted subscriptions, in order; at most one per key. What a connection makes of them: `Told`."""
 

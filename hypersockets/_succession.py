@@ -26,7 +26,7 @@ from ._strategies import RetryPlan
 __all__ = ["Succession"]
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Rotation:
     """One session is to take over from another."""
 

@@ -27,7 +27,7 @@ class _Stage(enum.Enum):
     REFUSED = 5
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Told:
     """The state of the wanted subscriptions on one connection."""
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable, Hashable
-from hashlib import blake2b
 from typing import Any, Final
 
 import attrs
@@ -26,7 +25,7 @@ _SHORT: Final = 128
 """Characters of a key that needs no weighing, whatever they are."""
 
 
-@attrs.define(eq=False, kw_only=True)
+@attrs.define(eq=False, repr=False, kw_only=True)
 class Tracker:
     """Stands in front of a router's ``route_key`` on one connection: it sees each message that is to be routed, once.
 
@@ -104,6 +103,8 @@ def _weight(value: object) -> float:
 def _brief(identity: Hashable) -> Hashable:
     """Return what an identity is remembered by: itself, but of a large text its digest, of a large number its text."""
     if isinstance(identity, (str, bytes)) and len(identity) > LARGEST:
+        from hashlib import blake2b  # few need it, and loading it takes a thirtieth of what all else does
+
         data = identity if isinstance(identity, bytes) else identity.encode("utf-8", "surrogatepass")
         return type(identity), blake2b(data, digest_size=32).digest()
     if isinstance(identity, int) and identity.bit_length() > _BITS:

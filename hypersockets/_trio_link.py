@@ -36,7 +36,7 @@ def _never() -> bool:
     return False
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class TrioLink:
     """Implements what trio-websocket uses of ``trio.abc.Stream``, and :class:`Outbound` for the writer."""
 

@@ -51,7 +51,7 @@ _NO_LIMIT: Final = 2**62  # the link measures messages: trio-websocket counts ch
 _ITS_OWN: Final = frozenset({"connection", "host", "upgrade"})  # headers that it writes, beside sec-websocket-*
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class _ReaderNursery:
     """Stands where trio-websocket wants a nursery for its reader, so that we see how that ends."""
 
@@ -71,7 +71,7 @@ class _ReaderNursery:
             self._on_end()
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class TrioWebSocketTransport:
     """One open connection; made by :meth:`TrioWebSocketConnector.open`, and usable within it."""
 

@@ -19,7 +19,7 @@ LOOKS = 4
 """How often in a turn of slow work somebody looks."""
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Turn:
     """One task's turn."""
 

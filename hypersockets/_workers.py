@@ -28,7 +28,7 @@ _SPARE = 4
 """How many workers wait for work; others end when they have none."""
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Call:
     """What a handler's task knows of itself."""
 
@@ -43,7 +43,7 @@ class Call:
 current_call: ContextVar[Call | None] = ContextVar("hypersockets.current_call", default=None)
 
 
-@attrs.define(eq=False, kw_only=True)
+@attrs.define(eq=False, repr=False, kw_only=True)
 class Workers:
     """Runs the handlers of lanes: of one lane one after the other, of different lanes at the same time."""
 

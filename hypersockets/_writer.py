@@ -33,7 +33,7 @@ class Outbound(Protocol):
         ...
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Writer:
     """Writes to one stream."""
 

@@ -299,7 +299,7 @@ _ELSEWHERE = {
     "await self._old_is_over()": "as the next",
     "await self._old.over.wait()": "met while two connections of a rotation end; see test_rotation_live",
     "await self.rotation.decided.wait()": "met by who rotates while another does; see test_rotation_live",
-    "await answered.wait()": "of `ping`, for other users of the transport; see the conformance suite",
+    "await over.wait()": "of `ping`, for other users of the transport; see the conformance suite",
 }
 
 

@@ -82,7 +82,7 @@ BREAKS = (
 )
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Stretch:
     """A row of the table: what was sent until a break, and how the client came back after it."""
 

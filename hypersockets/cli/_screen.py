@@ -15,7 +15,7 @@ _COLOURS = {"BREAK": 31, "Disconnected": 31, "ErrorOccurred": 33, "Reconnecting"
 """SGR codes (ECMA-48 section 8.3.117): red, yellow, green."""
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Screen:
     """Prints to a stream. Made inside the event loop, whose clock starts at 0 here. Times are in seconds."""
 

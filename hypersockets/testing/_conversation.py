@@ -90,7 +90,7 @@ async def abort(stream: ByteStream) -> None:
     await anyio.aclose_forcefully(_below_tls(stream))
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Conversation:
     """The state that reader, writer and script share."""
 

@@ -18,7 +18,7 @@ from ._signal import Signal
 __all__ = ["Link", "MemoryStream", "memory_link"]
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class _Pipe:
     """One direction of a link."""
 

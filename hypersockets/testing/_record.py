@@ -46,7 +46,7 @@ def record(
     return _RecordingConnector(path, StreamConnector() if connector is None else connector, contents_sent)
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class _Tape:
     """Where the events of one connection go."""
 
@@ -94,7 +94,7 @@ class _Tape:
             self._file.write(to_line(RecordedEvent(connection=self._connection, at=at, kind=kind, **fields)))
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class _RecordingConnector:
     _path: Path
     _connector: Connector
@@ -134,7 +134,7 @@ class _RecordingConnector:
         return getattr(self._connector, name)  # what a connector may have beside `open`
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class _RecordingTransport:
     _transport: Transport
     _tape: _Tape
