@@ -26,7 +26,7 @@ nox.options.reuse_existing_virtualenvs = True
 nox.options.error_on_missing_interpreters = True
 nox.options.sessions = [
     *("lint", "types", "floors"),
-    *("tests", "examples", "wire"),
+    *("tests", "random", "examples", "wire"),
     *("simulate", "autobahn"),
     *("package", "coverage"),
 ]
@@ -57,10 +57,11 @@ class Cell(NamedTuple):
         return f"{session}-{self.backend}-{self.transport}"
 
 
-# The two kinds of test outside the matrix: real sockets, and examples.
-APART = ("--ignore=tests/wire", "--ignore=tests/test_examples.py")
-# Lives and streams drawn at random take long, and what differs between Pythons is seen on the oldest and the newest.
-AT_RANDOM = tuple(f"--ignore=tests/test_{name}.py" for name in ("stateful_everything", "simulation", "fuzz"))
+# Lives and streams drawn at random take long: the oldest and the newest Python play them, and what they happen to come
+# to is no coverage.
+AT_RANDOM = tuple(f"tests/test_{name}.py" for name in ("stateful_everything", "simulation", "fuzz"))
+# Outside the matrix besides: real sockets, and examples.
+APART = tuple(f"--ignore={path}" for path in ("tests/wire", "tests/test_examples.py", *AT_RANDOM))
 MATRIX = (
     Cell("asyncio", "stream", APART),
     Cell("trio", "stream", (*APART, "--only-with-backend")),
@@ -68,6 +69,7 @@ MATRIX = (
     Cell("trio", "trio-websocket", ("tests/conformance", "tests/test_trio_websocket_transport.py")),
     Cell("asyncio+uvloop", "stream", ("tests/conformance",)),
 )
+RANDOM = (Cell("all", "stream", AT_RANDOM),)
 WIRE = (
     Cell("asyncio", "stream", ("tests/wire",)),
     Cell("asyncio+uvloop", "stream", ("tests/wire",)),
@@ -122,9 +124,14 @@ def tests(session: nox.Session) -> None:
     """Run the tests in virtual time: this Python x backend x transport, and the conformance suite on uvloop."""
     warn_of_missing(session)
     install(session, "test")
-    record = session.python in RECORDED
-    less = () if record else AT_RANDOM
-    run_cells(session, tuple(cell._replace(paths=(*cell.paths, *less)) for cell in MATRIX), record=record)
+    run_cells(session, MATRIX, record=session.python in RECORDED)
+
+
+@nox.session(python=list(dict.fromkeys((OLDEST, NEWEST))))
+def random(session: nox.Session) -> None:
+    """Play lives and streams drawn at random, on both backends."""
+    install(session, "test")
+    run_cells(session, RANDOM, record=False)
 
 
 @nox.session(python=NEWEST)
