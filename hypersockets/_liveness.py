@@ -125,9 +125,9 @@ class Liveness:
         """Sleep from deadline to deadline until cancelled, or until the peer is dead."""
         while True:  # noqa: ASYNC913 - the sleep is one
             with anyio.CancelScope() as self._watch:
-                while (wake_at := self._check(now := anyio.current_time())) is not None:  # noqa: ASYNC110
-                    # No polling: a deadline each. One is that of an answer, which mostly has come by then: to wake for
-                    # it takes less than to set a scope's deadline at each ping and to take it back at each pong.
+                while (wake_at := self._check(now := anyio.current_time())) is not None:  # noqa: ASYNC110 - no polling
+                    # Each sleep ends at a deadline. One is that of an answer, which mostly has come by then: to wake
+                    # for it takes less than to set a scope's deadline at each ping and to take it back at each pong.
                     await anyio.sleep(wake_at - now)
                 return
 

@@ -36,7 +36,7 @@ class Pulse:
     on_no_beat: Callable[[ConnectionLostError], None]
     """Called if the user's callable raises."""
     on_pong: Callable[[float, float], None]
-    """Called with the time of each ping that was answered, and its round trip, in seconds; has to tell :meth:`pong`."""
+    """Called with the time of each ping that was answered, and its round trip, in seconds."""
     _last: Outgoing | None = attrs.field(default=None, init=False)
     _is_asking: bool = attrs.field(default=False, init=False)
     """Whether the user's callable is making a heartbeat."""
@@ -72,7 +72,7 @@ class Pulse:
             return
         self._pinging += 1
         if self.sender.can_ping:
-            self.sender.ping(partial(self.on_pong, now))
+            self.sender.ping(partial(self._answered, now))
         else:
             self.start("pings", partial(self._ping, now))
 
@@ -81,8 +81,8 @@ class Pulse:
             latency = await self.transport.ping()
         except ConnectionLostError:
             return  # the reader will say why
-        self.on_pong(sent_at, latency)
+        self._answered(sent_at, latency)
 
-    def pong(self) -> None:
-        """Take note that one of the pings was answered."""
+    def _answered(self, sent_at: float, latency: float) -> None:
         self._pinging -= 1
+        self.on_pong(sent_at, latency)

@@ -167,6 +167,7 @@ class Sender:
             while True:
                 while self._pings:
                     with suppress(ConnectionLostError):  # the reader will say why
+                        # Who queues a ping has asked whether :attr:`can_ping`.
                         await self._transport.start_ping(self._pings.pop(0))  # type: ignore[attr-defined]
                 items, is_begun = ([self._begun], True) if self._begun is not None else (self._next(), False)
                 if not items:

@@ -527,8 +527,6 @@ class Session:
         self.end(error, farewell=(1000, ""))
 
     def _on_pong(self, sent_at: float, latency: float) -> None:
-        assert self._pulse is not None  # it has sent the ping
-        self._pulse.pong()
         self._core.counters.latency = latency
         self._liveness.pong(sent_at)
 

@@ -10,6 +10,8 @@ from typing import Any
 import anyio
 
 import hypersockets as hs
+from hypersockets._lanes import Lanes
+from hypersockets._liveness import Liveness
 from hypersockets.testing import Peer, ScriptedServer
 
 FAST = hs.FixedDelay(1)
@@ -25,6 +27,15 @@ def settings(server: ScriptedServer, *, latency: float = 0.0, **fields: Any) -> 
         **fields,
     }
     return hs.ClientConfig(**{"url": server.url, **fields})
+
+
+def lonely_liveness() -> Liveness:
+    """Return clocks without a session, which tell nobody."""
+    nothing: Any = None
+    lanes = Lanes({}, None, on_drop=nothing, on_message=nothing)
+    return Liveness(
+        name="", lanes=lanes, on_beat=nothing, on_ping=nothing, on_stale=nothing, on_loss=nothing, on_age=nothing
+    )
 
 
 def message(channel: str, n: int, **fields: Any) -> str:

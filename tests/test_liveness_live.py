@@ -13,10 +13,9 @@ import pytest
 
 import hypersockets as hs
 from hypersockets._heartbeat import Beats
-from hypersockets._lanes import Lanes
 from hypersockets._liveness import Liveness
 from hypersockets.testing import Peer, ScriptedServer, wait_all_tasks_blocked
-from tests._live import ROUTER, Auth, Recorder, happened, idle, message, of, sends, settings, wait_for
+from tests._live import ROUTER, Auth, Recorder, happened, idle, lonely_liveness, message, of, sends, settings, wait_for
 
 pytestmark = pytest.mark.anyio
 
@@ -351,11 +350,7 @@ async def test_how_often_an_idle_client_wakes(
 
 async def test_an_answer_counts_while_the_clock_does_not_run() -> None:
     """A session that was lost, or is being closed, may still be read for a moment."""
-    nothing: Any = None
-    lanes = Lanes({}, None, on_drop=nothing, on_message=nothing)
-    liveness = Liveness(
-        name="", lanes=lanes, on_beat=nothing, on_ping=nothing, on_stale=nothing, on_loss=nothing, on_age=nothing
-    )
+    liveness = lonely_liveness()
     liveness.heartbeat = beats = Beats.starting(0, interval=1, timeout=1)
     assert beats.due(1)
     assert beats.deadline == 2

@@ -9,20 +9,16 @@ import pytest
 
 import hypersockets as hs
 from hypersockets._heartbeat import Beats
-from hypersockets._lanes import Lanes
 from hypersockets._liveness import Liveness
 from hypersockets._room import Room
 from hypersockets._send_limit import Share
+from tests._live import lonely_liveness
 
 pytestmark = pytest.mark.anyio
 
 
 def make_room(**config: Any) -> tuple[Room, Share, Liveness]:
-    nothing: Any = None
-    lanes = Lanes({}, None, on_drop=nothing, on_message=nothing)
-    liveness = Liveness(
-        name="", lanes=lanes, on_beat=nothing, on_ping=nothing, on_stale=nothing, on_loss=nothing, on_age=nothing
-    )
+    liveness = lonely_liveness()
     settings = hs.ClientConfig(url="ws://a.test", send_limit=hs.SendLimit(10, per=1), **config)
     room = Room(settings, liveness)
     assert room.share is not None
