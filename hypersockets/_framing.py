@@ -14,7 +14,7 @@ from typing import Final
 
 from websockets.frames import apply_mask  # type: ignore[attr-defined]  # in C where the wheel has it
 
-__all__ = ["LIFTED", "compose", "head_size", "is_hopeless", "is_plain", "lift"]
+__all__ = ["LIFTED", "PLAIN", "compose", "head_size", "is_hopeless", "is_plain", "lift"]
 
 LIFTED: Final = 65535
 """Bytes of the largest payload that is lifted."""
@@ -23,7 +23,8 @@ _HEAD_7: Final = Struct(">BB").pack
 _HEAD_16: Final = Struct(">BBH").pack
 _HEAD_64: Final = Struct(">BBQ").pack
 _HEAD: Final = Struct(">HH").unpack_from  # one call for both heads is cheaper than four subscripts
-_TEXT, _BINARY = 0x81, 0x82
+PLAIN: Final = (0x81, 0x82)
+"""The first bytes of the frames that are lifted: whole text, whole binary."""
 _TEXT_7, _TEXT_16 = 0x8100, 0x817E
 _BINARY_7, _BINARY_16 = 0x8200, 0x827E
 _OPCODES: Final = frozenset((0x0, 0x1, 0x2, 0x8, 0x9, 0xA))
@@ -116,7 +117,7 @@ def is_hopeless(data: bytes, at: int) -> bool:
 
 def is_plain(data: bytes, at: int, limit: int) -> bool:
     """Tell whether the head there, which is whole, is of a frame that :func:`lift` takes once all of it is there."""
-    return data[at] in (_TEXT, _BINARY) and data[at + 1] < 127 and head_size(data, at)[1] <= limit
+    return data[at] in PLAIN and data[at + 1] < 127 and head_size(data, at)[1] <= limit
 
 
 def head_size(data: bytes, at: int) -> tuple[int, int]:

@@ -8,6 +8,7 @@ is a step of an iterator.
 from __future__ import annotations
 
 import enum
+import math
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Hashable, Iterator
 from operator import length_hint
@@ -115,6 +116,11 @@ class Lane:
 
     def __len__(self) -> int:
         return len(self._waiting) + length_hint(self.hand) + self.is_working
+
+    @property
+    def stale_at(self) -> float:
+        """When the lane becomes stale. Infinite if that is not watched, or was told."""
+        return math.inf if self.stale_after is None or self.told_stale else self.last_put + self.stale_after
 
     # Filling.
 

@@ -5,7 +5,7 @@ They belong to the client and survive its connections.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from typing import Any
 
 from ._budget import Budget
@@ -38,7 +38,7 @@ class Lanes:
         self.on_silence: Callable[[], None] | None = None
         """Called when a lane's silence begins anew: opened, or no longer stale. ``None`` before any session."""
         self.are_timed = False
-        """Whether any lane has a ``stale_after``."""
+        """Whether any lane has a ``stale_after``: most clients have none to look at."""
         self._on_drop = on_drop
         self._on_message = on_message
         self._by_key = {key: self._make(key, route) for key, route in handlers.items()}
@@ -60,11 +60,6 @@ class Lanes:
         for lane in (self.default, self.main):
             if lane is not None:
                 yield lane
-
-    @property
-    def timed(self) -> Iterable[Lane]:
-        """All lanes if the silence of any is watched, else none: most clients have none to look at."""
-        return self if self.are_timed else ()
 
     def _make(self, key: Hashable, route: Route) -> Lane:
         self.are_timed = self.are_timed or route.stale_after is not None

@@ -103,7 +103,7 @@ class Liveness:
 
     def _shift(self, since: float, now: float) -> None:
         """Take what lanes did not get between two times as not missed."""
-        for lane in self._lanes.timed:
+        for lane in self._lanes if self._lanes.are_timed else ():
             lane.last_put = now - max(0.0, since - lane.last_put)
 
     def watch_lanes(self, since: float) -> None:
@@ -137,39 +137,45 @@ class Liveness:
 
     def _check(self, now: float) -> float | None:
         """Do what is due; return when something may be next (``None``: the peer is dead)."""
-        wake_at = [math.inf]
-        for beats, beat in ((self.heartbeat, self._on_beat), (self.pings, self._on_ping)):
-            if beats is not None:
-                if beats.due(now):
-                    beat(now)
-                wake_at.append(beats.next_at)
+        wake_at = math.inf
+        if self.heartbeat is not None:
+            if self.heartbeat.due(now):
+                self._on_beat(now)
+            wake_at = self.heartbeat.next_at
+        if self.pings is not None:
+            if self.pings.due(now):
+                self._on_ping(now)
+            wake_at = min(wake_at, self.pings.next_at)
         if self.rotate_at <= now:
             self.rotate_at = math.inf
             self._on_age()
-        wake_at.append(self.rotate_at)
+        wake_at = min(wake_at, self.rotate_at)
         if self._paused_at is not None:
-            wake_at.append(self._warn(now, self._paused_at))
-            return min(wake_at)
-        for clock, loss, what in (
-            (self.heartbeat, HeartbeatTimeoutError, "no answer to a heartbeat"),
-            (self.pings, HeartbeatTimeoutError, "no pong"),
-            (self.quiet, IdleTimeoutError, "no frame of any kind"),
-        ):
-            if clock is None:
-                continue
-            if clock.deadline <= now:
-                self._on_loss(loss(f"{what} for {clock.timeout:g} s", code=1011, by="us"))
-                return None
-            wake_at.append(clock.deadline)
-        for lane in self._lanes.timed if self.watches_lanes else ():
-            if lane.stale_after is not None and not lane.told_stale:
-                stale_at = lane.last_put + lane.stale_after
-                if stale_at <= now:
-                    lane.told_stale = True
-                    self._on_stale(lane, now - lane.last_put)
-                else:
-                    wake_at.append(stale_at)
-        return min(wake_at)
+            return min(wake_at, self._warn(now, self._paused_at))
+        for clock in (self.heartbeat, self.pings, self.quiet):
+            if clock is not None:
+                deadline = clock.deadline
+                if deadline <= now:
+                    self._lose(clock)
+                    return None
+                wake_at = min(wake_at, deadline)
+        return min(wake_at, self._find_stale(now)) if self.watches_lanes and self._lanes.are_timed else wake_at
+
+    def _lose(self, clock: Beats | Quiet) -> None:
+        kind = IdleTimeoutError if clock is self.quiet else HeartbeatTimeoutError
+        what = "no answer to a heartbeat" if clock is self.heartbeat else "no pong"
+        what = "no frame of any kind" if clock is self.quiet else what
+        self._on_loss(kind(f"{what} for {clock.timeout:g} s", code=1011, by="us"))
+
+    def _find_stale(self, now: float) -> float:
+        """Tell of the lanes that have become stale; return when the next one may."""
+        wake_at = math.inf
+        for lane in self._lanes:
+            if lane.stale_at <= now:
+                lane.told_stale = True
+                self._on_stale(lane, now - lane.last_put)
+            wake_at = min(wake_at, lane.stale_at)
+        return wake_at
 
     def _warn(self, now: float, since: float) -> float:
         if self._warned:

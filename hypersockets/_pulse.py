@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
+import anyio
 import attrs
 
 from ._calls import call
@@ -83,6 +84,6 @@ class Pulse:
             return  # the reader will say why
         self._answered(sent_at, latency)
 
-    def _answered(self, sent_at: float, latency: float) -> None:
+    def _answered(self, sent_at: float, latency: float | None = None) -> None:
         self._pinging -= 1
-        self.on_pong(sent_at, latency)
+        self.on_pong(sent_at, anyio.current_time() - sent_at if latency is None else latency)

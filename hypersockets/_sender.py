@@ -68,7 +68,11 @@ class Sender:
         self._send_nowait = None if self._send_many is None else getattr(transport, "send_nowait", None)
         self._begun: Outgoing | None = None
         """What was written in part without waiting: to be finished first."""
-        self._pings: list[Callable[[float], None]] = []
+        self.can_ping = hasattr(transport, "start_ping")
+        """Whether :meth:`ping` may be called: the transport can send a ping without waiting for its answer."""
+        self._ping_nowait: Callable[[Callable[[], None]], bool] | None = getattr(transport, "ping_nowait", None)
+        """Sends a ping if that takes no waiting. ``None`` where the transport cannot tell."""
+        self._pings: list[Callable[[], None]] = []
         """Protocol pings to be written: what to do when each is answered."""
         self._bell = Bell()
         self._wait: Callable[[], Awaitable[None]] = self._bell.wait
@@ -140,15 +144,9 @@ class Sender:
         """How many of the session's own messages wait for their turn, where sends are paced."""
         return 0
 
-    @property
-    def can_ping(self) -> bool:
-        """Whether :meth:`ping` may be called: the transport can send a ping without waiting for its answer."""
-        return hasattr(self._transport, "start_ping")
-
-    def ping(self, on_pong: Callable[[float], None]) -> None:
+    def ping(self, on_pong: Callable[[], None]) -> None:
         """Have a protocol ping sent."""
-        ping_nowait: Callable[[Callable[[float], None]], bool] | None = getattr(self._transport, "ping_nowait", None)
-        if ping_nowait is not None and self._bell.is_quiet and ping_nowait(on_pong):
+        if self._ping_nowait is not None and self._bell.is_quiet and self._ping_nowait(on_pong):
             return
         self._pings.append(on_pong)
         self._bell.ring()

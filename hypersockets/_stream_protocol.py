@@ -19,7 +19,7 @@ from websockets.protocol import State
 from ._assembly import Assembly, TooMuchError
 from ._endings import Loss, cut_reason, network_loss, own_loss, peer_loss, protocol_loss
 from ._frame_scan import CONTROL_SIZE, FrameScan
-from ._framing import LIFTED, compose, head_size, is_hopeless, is_plain, lift
+from ._framing import LIFTED, PLAIN, compose, head_size, is_hopeless, is_plain, lift
 from ._redact import mask_text
 
 __all__ = ["Outgoing", "StreamProtocol"]
@@ -82,7 +82,7 @@ class StreamProtocol:
 
     def feed(self, data: bytes) -> list[str | bytes]:
         """Take what was read and return the whole messages that it completes."""
-        self.pongs = []
+        self.pongs.clear()
         messages: list[str | bytes] = []
         if self._lane is None:
             self._ask_core(data, 0, len(data), messages)
@@ -115,7 +115,7 @@ class StreamProtocol:
             self._ask_core(data, at, at + owed, messages)
             at += owed
         while at < size and not self._is_at_end:
-            if not self._assembly.is_open:
+            if data[at] in PLAIN and not self._assembly.is_open:
                 before = len(messages)
                 at, payload = lift(data, at, limit, self._decode, messages)
                 self.frames += len(messages) - before
@@ -281,7 +281,9 @@ class StreamProtocol:
 
     @property
     def _is_free(self) -> bool:
-        return self.is_open and not self._waiting and not self.has_replies
+        # What is_open and has_replies tell, without their calls: thousands of clients may send a ping at a time.
+        is_open = self.loss is None and self._core.state is State.OPEN
+        return is_open and not (self._waiting or self._frames_out or self._pongs_out)
 
     def queue(self, messages: Sequence[str | bytes]) -> Outgoing:
         """Let messages wait for the next :meth:`take`."""

@@ -33,8 +33,8 @@ __all__ = ["StreamConnector", "StreamTransport"]
 _READ_SIZE: Final = 262144  # as much as asyncio reads at once: what is split is copied
 
 
-_Ping = tuple[float, Callable[[float], None], Callable[[], None] | None]
-"""When it was sent, what to call with the round trip, and, if somebody waits for it, at the end of the connection.
+_Ping = tuple[Callable[[], None], Callable[[], None] | None]
+"""What to call when it is answered, and, if somebody waits for it, at the end of the connection.
 
 A bare tuple: each of thousands of idle clients has one at a time, and the garbage collector looks at all objects.
 """
@@ -139,25 +139,25 @@ class StreamTransport:
         Raises:
             ConnectionLostError: The connection has ended.
         """
-        answers: list[float] = []
+        answered_at: list[float] = []
         over = anyio.Event()
 
-        def on_pong(latency: float) -> None:
-            answers.append(latency)
+        def on_pong() -> None:
+            answered_at.append(anyio.current_time())
             over.set()
 
-        payload = self._ping(on_pong, over.set)
+        payload, sent_at = self._ping(on_pong, over.set), anyio.current_time()
         try:
             await self._writer.flush()  # of a ping that somebody waits for
             await over.wait()
         finally:
             self._pings.pop(payload, None)
-        if not answers:
+        if not answered_at:
             raise self._protocol.why_not_open().error()
-        return answers[0]
+        return answered_at[0] - sent_at
 
-    async def start_ping(self, on_pong: Callable[[float], None]) -> None:
-        """Send a ping; ``on_pong`` is called with the round trip in seconds when it is answered, never if it is not.
+    async def start_ping(self, on_pong: Callable[[], None]) -> None:
+        """Send a ping; ``on_pong`` is called when it is answered, never if it is not.
 
         Raises:
             ConnectionLostError: The connection has ended.
@@ -165,26 +165,28 @@ class StreamTransport:
         self._ping(on_pong)
         await self._writer.flush()
 
-    def ping_nowait(self, on_pong: Callable[[float], None]) -> bool:
+    def ping_nowait(self, on_pong: Callable[[], None]) -> bool:
         """Do what :meth:`start_ping` does if that can be done without waiting; return whether it was."""
         payload = self._note_ping(on_pong)
         frame = self._protocol.compose_ping(payload)
-        if frame is None or self._writer.write_nowait(frame) is None:
+        left = None if frame is None else self._writer.write_nowait(frame)
+        if left is None:
             del self._pings[payload]
             return False
-        self._writer.reply()
+        if left:
+            self._writer.reply()
         return True
 
-    def _ping(self, on_pong: Callable[[float], None], on_end: Callable[[], None] | None = None) -> bytes:
+    def _ping(self, on_pong: Callable[[], None], on_end: Callable[[], None] | None = None) -> bytes:
         self._check_open()
         payload = self._note_ping(on_pong, on_end)
         self._protocol.ping(payload)
         return payload
 
-    def _note_ping(self, on_pong: Callable[[float], None], on_end: Callable[[], None] | None = None) -> bytes:
+    def _note_ping(self, on_pong: Callable[[], None], on_end: Callable[[], None] | None = None) -> bytes:
         payload = self._ping_number.to_bytes(8, "big")
         self._ping_number += 1
-        self._pings[payload] = anyio.current_time(), on_pong, on_end
+        self._pings[payload] = on_pong, on_end
         return payload
 
     async def close(self, code: int = 1000, reason: str = "") -> None:
@@ -231,20 +233,21 @@ class StreamTransport:
             self._on_activity()
         if self._protocol.loss is not None:
             self._wake_pings()
-        self._writer.reply()
+        if self._protocol.has_replies:
+            self._writer.reply()
         return messages
 
     def _answer(self, payload: bytes) -> None:
         while payload in self._pings:  # a pong answers the pings before its own too
-            sent_at, on_pong, _ = self._pings.pop(next(iter(self._pings)))
-            on_pong(anyio.current_time() - sent_at)
+            on_pong, _ = self._pings.pop(next(iter(self._pings)))
+            on_pong()
 
     def _end(self, cause: Exception | None) -> None:
         self._protocol.end(cause)
         self._wake_pings()
 
     def _wake_pings(self) -> None:
-        for _, _, on_end in self._pings.values():
+        for _, on_end in self._pings.values():
             if on_end is not None:
                 on_end()
 
