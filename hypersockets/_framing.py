@@ -14,7 +14,7 @@ from typing import Final
 
 from websockets.frames import apply_mask  # type: ignore[attr-defined]  # in C where the wheel has it
 
-__all__ = ["LIFTED", "PLAIN", "compose", "head_size", "is_hopeless", "is_plain", "lift"]
+__all__ = ["LIFTED", "OPCODES", "PLAIN", "compose", "compose_one", "head_size", "is_hopeless", "is_plain", "lift"]
 
 LIFTED: Final = 65535
 """Bytes of the largest payload that is lifted."""
@@ -27,7 +27,8 @@ PLAIN: Final = (0x81, 0x82)
 """The first bytes of the frames that are lifted: whole text, whole binary."""
 _TEXT_7, _TEXT_16 = 0x8100, 0x817E
 _BINARY_7, _BINARY_16 = 0x8200, 0x827E
-_OPCODES: Final = frozenset((0x0, 0x1, 0x2, 0x8, 0x9, 0xA))
+OPCODES: Final = frozenset((0x0, 0x1, 0x2, 0x8, 0x9, 0xA))
+"""Those that there are (RFC 6455 section 5.2)."""
 
 
 def lift(
@@ -110,9 +111,18 @@ def compose(messages: Sequence[tuple[int, bytes]]) -> bytes:
     return b"".join(parts)
 
 
+def compose_one(opcode: int, payload: bytes) -> bytes:
+    """Return what :func:`compose` does for one message; for a short one in less time."""
+    size = len(payload)
+    if size > 125:
+        return compose([(opcode, payload)])
+    mask = urandom(4)
+    return _HEAD_7(0x80 | opcode, 0x80 | size) + mask + apply_mask(payload, mask)
+
+
 def is_hopeless(data: bytes, at: int) -> bool:
     """Tell whether the two bytes there begin a frame that the core refuses by them alone: masked, or no opcode."""
-    return data[at] & 0x0F not in _OPCODES or data[at + 1] >= 0x80
+    return data[at] & 0x0F not in OPCODES or data[at + 1] >= 0x80
 
 
 def is_plain(data: bytes, at: int, limit: int) -> bool:

@@ -138,18 +138,16 @@ class Liveness:
     def _check(self, now: float) -> float | None:
         """Do what is due; return when something may be next (``None``: the peer is dead)."""
         wake_at = math.inf
-        if self.heartbeat is not None:
-            if self.heartbeat.due(now):
-                self._on_beat(now)
-            wake_at = self.heartbeat.next_at
-        if self.pings is not None:
-            if self.pings.due(now):
-                self._on_ping(now)
-            wake_at = min(wake_at, self.pings.next_at)
+        for beats, beat in ((self.heartbeat, self._on_beat), (self.pings, self._on_ping)):
+            if beats is not None:
+                if beats.due(now):
+                    beat(now)
+                wake_at = min(wake_at, beats.next_at)
         if self.rotate_at <= now:
             self.rotate_at = math.inf
             self._on_age()
-        wake_at = min(wake_at, self.rotate_at)
+        elif self.rotate_at < wake_at:
+            wake_at = self.rotate_at
         if self._paused_at is not None:
             return min(wake_at, self._warn(now, self._paused_at))
         for clock in (self.heartbeat, self.pings, self.quiet):

@@ -1,7 +1,8 @@
 """The loop that writes one connection: what the session has to say, answers to pings, what users want to send.
 
 All writing is done by one task, so a cancelled caller never leaves half a frame behind; but if that has nothing to do,
-and the socket takes a message without waiting, whoever sends it writes it.
+and the socket takes a message without waiting, whoever sends it writes it. The task is started when it is needed first:
+an idle connection has none.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ class Sender:
         inbox: Inbox,
         read_to_end: Flag,
         *,
+        start: Callable[[Callable[[], Awaitable[None]]], None],
         on_lost: Callable[[ConnectionLostError], None],
     ) -> None:
         """Wrap an open transport.
@@ -54,12 +56,14 @@ class Sender:
             transport: The connection.
             inbox: Says why the connection has ended, or is told.
             read_to_end: Set when the reader has seen the end of the connection.
+            start: Starts the task that writes.
             on_lost: Called with the loss, if writing is the first to meet it.
         """
         self._core = core
         self._transport = transport
         self._inbox = inbox
         self._read_to_end = read_to_end
+        self._start = start
         self._on_lost = on_lost
         self._send_many: Callable[[Sequence[Frame]], Awaitable[None]] | None = getattr(transport, "send_many", None)
         """Writes several messages in one go. ``None`` where the transport cannot."""
@@ -83,8 +87,10 @@ class Sender:
         """Auth, subscriptions, heartbeats: sent before anything else, in order."""
         self._replies: list[Outgoing] = []
         self._serves_users = False
+        self._is_started = False
+        """Whether the writer has been needed; it stays, for who sends what has to wait may do so again."""
         self._is_over = False
-        """Whether the writer has ended."""
+        """Whether nothing is written any more."""
         self.users_out = Flag()
         """Set when, after users were served, nothing of theirs is being written any more."""
 
@@ -93,11 +99,22 @@ class Sender:
         self._serves_users = serve
         if serve:
             self.users_out = Flag()
-            self._core.outbox.on_item = self._bell.ring
-            self._core.outbox.send_nowait = self._send_users_nowait
-        elif self._core.outbox.on_item == self._bell.ring:  # it may be another session's by now
+            self._core.outbox.on_item = self._wake
+            self._core.outbox.send_nowait = self._write_nowait
+        elif self._core.outbox.on_item == self._wake:  # it may be another session's by now
             self._core.outbox.on_item = self._core.outbox.send_nowait = None
-        self._bell.ring()
+        if self._is_started or (serve and len(self._core.outbox)):
+            self._wake()
+        elif not serve:
+            self.users_out.set()
+
+    def _wake(self) -> None:
+        """Let the writer look for what there is to write."""
+        if self._is_started:
+            self._bell.ring()
+        else:
+            self._is_started = True
+            self._start(self.write)
 
     def post(self, message: Frame, on_sent: Callable[[], None] | None = None, *, is_urgent: bool = False) -> Outgoing:
         """Queue a message of the session's own; return it, for whoever wants to wait.
@@ -105,36 +122,39 @@ class Sender:
         Args:
             message: What to send.
             on_sent: Called when it is with the socket.
-            is_urgent: Where sends are paced it goes before others of the session's own: auth, heartbeats.
+            is_urgent: It is written at once if nothing waits, or where sends are paced before others of the session's
+                own: auth, heartbeats.
         """
         item = Outgoing(message, on_sent=on_sent)
         if self._is_over:
             item.settle(self._over())
-        else:
+        # What is not urgent may be one of many, and these go out together.
+        elif not (is_urgent and self._write_nowait(item, is_users=False)):
             self._queue(item, urgent=is_urgent)
-            self._bell.ring()
+            self._wake()
         return item
 
     def reply(self, message: Frame) -> None:
         """Queue an answer to a passive ping."""
         self._replies.append(Outgoing(message))
         del self._replies[:-REPLIES]
-        self._bell.ring()
+        self._wake()
 
     def _queue(self, item: Outgoing, *, urgent: bool) -> None:
         self._own.append(item)
 
-    def _send_users_nowait(self, item: Outgoing) -> bool:
-        """Write a message of the users' at once if the writer has nothing to do; return whether it has begun."""
-        if self._send_nowait is None or not self._bell.is_quiet:
+    def _write_nowait(self, item: Outgoing, *, is_users: bool = True) -> bool:
+        """Write a message at once if the writer has nothing to do; return whether it has begun."""
+        if self._send_nowait is None or (self._is_started and not self._bell.is_quiet):
             return False
         left = self._send_nowait(item.message)
         if left is None:
             return False
-        item.start(self._inbox)
+        if is_users:
+            item.start(self._inbox)
         if left:
             self._begun = item
-            self._bell.ring()
+            self._wake()
         else:
             self._are_sent([item])
         return True
@@ -146,10 +166,11 @@ class Sender:
 
     def ping(self, on_pong: Callable[[], None]) -> None:
         """Have a protocol ping sent."""
-        if self._ping_nowait is not None and self._bell.is_quiet and self._ping_nowait(on_pong):
+        is_quiet = not self._is_started or self._bell.is_quiet
+        if self._ping_nowait is not None and is_quiet and self._ping_nowait(on_pong):
             return
         self._pings.append(on_pong)
-        self._bell.ring()
+        self._wake()
 
     async def send(self, message: Frame) -> None:
         """Send a message of the session's own that is urgent.
@@ -175,6 +196,12 @@ class Sender:
                 elif not await self._write(items, is_begun=is_begun):
                     return
         finally:
+            self._end_writing()
+
+    def stop(self) -> None:
+        """Take note that nothing is written any more. The writer does that when it is cancelled, if there is one."""
+        if not self._is_started:
+            self._is_started = True
             self._end_writing()
 
     def _end_writing(self) -> None:

@@ -1,8 +1,8 @@
 """One connection, from opening to end: one task group, of which nothing is left afterwards.
 
-Order: handshake, auth, subscriptions, heartbeat, ``Connected``. Then it serves until something ends it: its own task
-watches over the deadlines, its children are reader and writer, and what there is to do at times. A session returns
-why it ended; it raises only for bugs.
+Order: handshake, auth, subscriptions, heartbeat, ``Connected``. Then it serves until something ends it. Its children
+are the reader, the watch over the deadlines, the writer once it is needed, and what there is to do at times. A session
+returns why it ended; it raises only for bugs.
 """
 
 from __future__ import annotations
@@ -210,26 +210,34 @@ class Session:
         self.subprotocol = getattr(transport, "subprotocol", None)
         async with anyio.create_task_group() as group:
             self._children = children = Children(group)
+            to_end = Flag()
+            make_sender = self._room.kind_of_sender()
+            self._sender = sender = make_sender(
+                self._core,
+                transport,
+                self._inbox,
+                to_end,
+                start=partial(children.start, "writer"),
+                on_lost=self._on_lost,
+            )
+            self._reader = reader = Reader(
+                self._core,
+                transport,
+                self._inbox,
+                self._liveness,
+                sender,
+                to_end,
+                on_batch=self._dispatch.take,
+                on_lost=self._on_lost,
+                on_broken=self._on_broken,
+            )
             try:
-                to_end = Flag()
-                make_sender = self._room.kind_of_sender()
-                self._sender = sender = make_sender(self._core, transport, self._inbox, to_end, on_lost=self._on_lost)
-                self._reader = reader = Reader(
-                    self._core,
-                    transport,
-                    self._inbox,
-                    self._liveness,
-                    sender,
-                    to_end,
-                    on_batch=self._dispatch.take,
-                    on_lost=self._on_lost,
-                    on_broken=self._on_broken,
-                )
                 children.start("reader", reader.read)
-                children.start("writer", sender.write)
                 with self._serving:
                     if await self._restored(children, transport, sender):
-                        await self._liveness.run()
+                        # Not this task: who is woken goes through all the frames that wait, and here these are many.
+                        children.start("liveness", self._liveness.run)
+                        await Flag().wait()  # until the scope is cancelled
                 children.stop("subscriptions")  # what it has not sent belongs to the next session
                 if self._parting.why is None:
                     await self._leave(children, transport)
@@ -243,6 +251,7 @@ class Session:
                 raise
             finally:
                 children.stop()
+                sender.stop()
             group.cancel_scope.cancel()
 
     def _start_dispatch(self, run: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -443,9 +452,11 @@ class Session:
         """
         if self._parting.begin(error, farewell, linger):
             assert self._sender is not None  # what is not open yet cannot be lost
+            assert self._children is not None
             self._sender.serve_users(False)  # what they send belongs to the next session now
             self._room.end()
             self._core.session_lost(self, error)
+            self._children.stop("liveness")
             self._serving.cancel()
 
     def leave(self) -> None:
@@ -460,10 +471,9 @@ class Session:
 
     async def _leave(self, children: Children, transport: Transport) -> None:
         """Close as the user wants: stop reading, and take leave."""
+        self._liveness.stop()  # heartbeats go on, and nobody listens for their answers
         children.stop("reader")
         await children.ended("reader")  # a batch that it has already may come before its cancellation does
-        self._liveness.stop()  # heartbeats go on, and nobody listens for their answers
-        children.start("liveness", self._liveness.run)
         await self._parting.leave(children, transport, delivers=not self._is_heir)
         self._parting.why = self._parting.why or ConnectionLostError("the client was closed", by="us")
         self._core.session_lost(self, None)

@@ -19,7 +19,7 @@ from websockets.protocol import State
 from ._assembly import Assembly, TooMuchError
 from ._endings import Loss, cut_reason, network_loss, own_loss, peer_loss, protocol_loss
 from ._frame_scan import CONTROL_SIZE, FrameScan
-from ._framing import LIFTED, PLAIN, compose, head_size, is_hopeless, is_plain, lift
+from ._framing import LIFTED, OPCODES, PLAIN, compose, compose_one, head_size, is_hopeless, is_plain, lift
 from ._redact import mask_text
 
 __all__ = ["Outgoing", "StreamProtocol"]
@@ -89,8 +89,6 @@ class StreamProtocol:
         else:
             at = self._finish_begun(data, self._lane, messages) if self._rest else 0
             self._feed_by_lane(data, at, self._lane, messages)
-        if self.loss is None:
-            self._judge()
         return messages
 
     def _finish_begun(self, data: bytes, limit: int, messages: list[str | bytes]) -> int:
@@ -135,6 +133,9 @@ class StreamProtocol:
         size = len(data)
         if size - at < 2:
             return at
+        length = data[at + 1]
+        if length < 126 and at + 2 + length <= size and data[at] & 0x0F in OPCODES:
+            return at + 2 + length  # whole and short, as most control frames are
         if is_hopeless(data, at):
             return size
         head, payload = head_size(data, at)
@@ -173,6 +174,8 @@ class StreamProtocol:
                 if message is not None:
                     messages.append(message)
         self._collect()
+        if self.loss is None:
+            self._judge()
 
     def _give_the_rest(self, data: bytes, at: int) -> None:
         """Give the core all that was read: pings in there are answered, as if it had come at once."""
@@ -199,7 +202,6 @@ class StreamProtocol:
             owed, self._owed = data[: self._owed], max(0, self._owed - len(data))
             if owed:
                 self._ask_core(owed, 0, len(owed), [])
-                self._judge()
             if not self._owed:
                 self._scan = FrameScan(None)
             return data[len(owed) :]
@@ -273,11 +275,11 @@ class StreamProtocol:
         """
         if self._lane is None or not self._is_free:
             return None
-        return compose([(_TEXT, message.encode()) if isinstance(message, str) else (_BINARY, message)])
+        return compose_one(_TEXT, message.encode()) if isinstance(message, str) else compose_one(_BINARY, message)
 
     def compose_ping(self, payload: bytes) -> bytes | None:
         """Return a ping, if that may be written next, or not at all; ``None`` as :meth:`compose`."""
-        return compose([(Opcode.PING, payload)]) if self._is_free else None
+        return compose_one(Opcode.PING, payload) if self._is_free else None
 
     @property
     def _is_free(self) -> bool:
@@ -299,7 +301,7 @@ class StreamProtocol:
 
     def ping(self, payload: bytes) -> None:
         """Add a ping."""
-        self._frames_out.append(compose([(Opcode.PING, payload)]))  # the core takes longer to do the same
+        self._frames_out.append(compose_one(Opcode.PING, payload))  # the core takes longer to do the same
 
     def close(self, code: int, reason: str) -> None:
         """Add a close frame, behind the messages that wait."""

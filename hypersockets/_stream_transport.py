@@ -91,7 +91,7 @@ class StreamTransport:
             except STREAM_ERRORS as error:
                 self._end(error)
             else:
-                messages = self._digest(data)
+                messages = self._digest(data) or ()  # an empty list for each idle client would wait here with it
         return messages
 
     async def send(self, message: str | bytes) -> None:

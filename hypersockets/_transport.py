@@ -69,9 +69,10 @@ class Transport(Protocol):
     ``subprotocol`` (``str | None``), ``response_headers`` (a mapping, names in lower case),
     ``payload_received`` (``int``: bytes of payload so far, which saves counting them), ``receive_checkpoints``
     (``bool``: ``receive`` always lets other tasks run), ``send_many(messages)``, which does for several messages, in
-    one write, what ``send`` does for one, and ``start_ping(on_pong)``, which returns when the ping is written. Two
-    plain functions write what needs no waiting: ``send_nowait(message)`` returns how many bytes are left for the
-    next ``send_many``, or ``None`` if it has written nothing; ``ping_nowait(on_pong)`` whether it has begun a ping.
+    one write, what ``send`` does for one, and ``start_ping(on_pong)``, which returns when the ping is written, and has
+    ``on_pong()`` called when it is answered. Two plain functions write what needs no waiting: ``send_nowait(message)``
+    returns how many bytes are left for the next ``send_many``, or ``None`` if it has written nothing;
+    ``ping_nowait(on_pong)`` whether it has begun a ping.
     """
 
     async def receive(self) -> Sequence[str | bytes]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import struct
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from websockets.protocol import State
 from websockets.server import ServerProtocol
 from websockets.utils import apply_mask
 
-from hypersockets._framing import LIFTED, compose, head_size, is_hopeless, is_plain, lift
+from hypersockets._framing import LIFTED, compose, compose_one, head_size, is_hopeless, is_plain, lift
 from hypersockets._handshake import new_core
 from hypersockets._stream_protocol import StreamProtocol
 from hypersockets._transport import OpenRequest
@@ -183,12 +184,20 @@ def test_heads() -> None:
     assert not is_hopeless(b"\xf1\x7f", 0)
 
 
+def one_by_one(messages: list[tuple[Opcode, bytes]]) -> bytes:
+    return b"".join(compose_one(opcode, payload) for opcode, payload in messages)
+
+
+@pytest.mark.parametrize("make", [compose, one_by_one])
 @given(st.lists(st.tuples(st.sampled_from([Opcode.TEXT, Opcode.BINARY]), payloads), max_size=5))
+@example([(Opcode.TEXT, b"x" * 125), (Opcode.TEXT, b"x" * 126)])
 @example([(Opcode.BINARY, b"x" * 65535), (Opcode.BINARY, b"x" * 65536), (Opcode.TEXT, b"")])
 @hypothesis_settings(deadline=None)
-def test_composed_frames_are_those_of_the_core(messages: list[tuple[Opcode, bytes]]) -> None:
+def test_composed_frames_are_those_of_the_core(
+    make: Callable[[list[tuple[Opcode, bytes]]], bytes], messages: list[tuple[Opcode, bytes]]
+) -> None:
     """But for the masks, which differ each time: the same bytes, and the core of a server reads them."""
-    made = compose(messages)
+    made = make(messages)
     server = ServerProtocol(state=State.OPEN, max_size=None)
     server.receive_data(made)
     for opcode, payload in messages:
@@ -207,3 +216,4 @@ def test_masks_differ() -> None:
     """Of frames made together, and of each from the last."""
     pairs = [compose([(Opcode.TEXT, b"a"), (Opcode.TEXT, b"a")]) for _ in range(100)]
     assert len({pair[at : at + 4] for pair in pairs for at in (2, 9)}) > 190
+    assert len({compose_one(Opcode.TEXT, b"a")[2:6] for _ in range(100)}) > 95

@@ -39,6 +39,10 @@ def sessions(monkeypatch: pytest.MonkeyPatch) -> weakref.WeakSet[Any]:
     return alive
 
 
+# The tasks of a client for which there is nothing to do.
+IDLE = ["hypersockets.client scripted.test", "hypersockets.liveness", "hypersockets.reader"]
+
+
 def tasks_of_the_library() -> list[str]:
     names = [str(task.name) for task in anyio.get_running_tasks()]
     return sorted(name for name in names if name.startswith("hypersockets") and "testing" not in name)
@@ -167,17 +171,66 @@ async def test_an_idle_client_has_few_tasks() -> None:
         config = settings(server, handlers={"a": print, "b": print}, router=ROUTER)
         async with hs.connect(config):
             await wait_all_tasks_blocked()
-            assert tasks_of_the_library() == [
-                "hypersockets.client scripted.test",
-                "hypersockets.reader",
-                "hypersockets.writer",
-            ]
+            assert tasks_of_the_library() == IDLE
         config = settings(server, ping_interval=20, heartbeat=hs.Heartbeat(30, "beat"))
         async with hs.connect(config):
             await wait_all_tasks_blocked()
-            assert len(tasks_of_the_library()) == 3
+            assert tasks_of_the_library() == IDLE
             await anyio.sleep(100)
-            assert len(tasks_of_the_library()) == 3
+            assert tasks_of_the_library() == IDLE
+
+
+async def test_the_writer_comes_when_something_has_to_wait() -> None:
+    """One message is written by its sender; of several at a time the first is, and a task writes the others."""
+    got: list[str] = []
+
+    async def note(peer: Peer) -> None:
+        while True:
+            got.append(str(await peer.receive()))
+
+    beats = hs.Heartbeat(30, "beat")
+    async with ScriptedServer(note) as server, hs.connect(settings(server, heartbeat=beats)) as client:
+        await client.send("0")
+        await anyio.sleep(31)
+        assert tasks_of_the_library() == IDLE
+        async with anyio.create_task_group() as group:
+            for number in range(1, 4):
+                group.start_soon(client.send, str(number))
+        assert tasks_of_the_library() == [*IDLE, "hypersockets.writer"]
+        await wait_all_tasks_blocked()
+    assert got[:2] == ["0", "beat"]
+    assert sorted(got[2:]) == ["1", "2", "3"]
+
+
+async def test_a_session_that_takes_its_leave_beats_no_more() -> None:
+    """Its close frame is out, and it may take a while until the peer has answered that."""
+    beats: list[float] = []
+
+    def beat() -> str:
+        beats.append(anyio.current_time())
+        return "beat"
+
+    async def deaf(peer: Peer) -> None:
+        await peer.accept()
+        await peer.mute()
+
+    async with ScriptedServer(deaf) as server:
+        async with hs.connect(settings(server, heartbeat=hs.Heartbeat(0.25, beat))) as client:
+            await anyio.sleep(0.6)
+            assert len(beats) == 2
+            await client.reconnect()
+            await anyio.sleep(0.9)
+            assert len(beats) == 2
+
+
+async def test_what_a_session_would_have_sent_keeps_nothing_of_it() -> None:
+    """A client that has ended may be kept, for its numbers or by mistake: not the way to its last connection too."""
+    async with ScriptedServer(idle) as server:
+        async with hs.connect(settings(server)) as client:
+            await wait_all_tasks_blocked()
+            assert client._core.outbox.on_item is not None
+        assert client._core.outbox.on_item is None
+        assert client._core.outbox.send_nowait is None
 
 
 async def test_the_objects_of_an_idle_client_share_their_keys() -> None:

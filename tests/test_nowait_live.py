@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import anyio
 import pytest
 from anyio.abc import ByteStream
 from anyio.streams.stapled import StapledByteStream
+from websockets.utils import accept_key
 
 import hypersockets as hs
 from hypersockets._nowait import sink_of, write
@@ -96,6 +98,34 @@ async def test_a_ping_is_written_at_once() -> None:
                 await anyio.sleep_forever()
         lost = next(event for event in happened(client) if isinstance(event, hs.Disconnected))
         assert isinstance(lost.error, hs.HeartbeatTimeoutError)
+
+
+async def test_a_ping_that_was_taken_in_part_is_finished() -> None:
+    """By nobody who sends something later: there may be nobody."""
+    client, server = memory_link(capacity=200)
+
+    async def serve() -> None:
+        head = b""
+        while not head.endswith(b"\r\n\r\n"):
+            head += await server.receive()
+        key = next(line.split(": ")[1] for line in head.decode().splitlines() if line.startswith("Sec-WebSocket-Key"))
+        upgrade = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        await server.send(f"{upgrade}Sec-WebSocket-Accept: {accept_key(key)}\r\n\r\n".encode())
+
+    async def open_stream(_: object) -> ByteStream:
+        return client
+
+    connector: Any = hs.StreamConnector(open_stream=open_stream)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(serve)
+        async with connector.open(OpenRequest(url="ws://here.test")) as transport:
+            assert transport.send_nowait("x" * 184) == 0  # 192 bytes
+            assert transport.ping_nowait(lambda: None)  # 8 of 14
+            data = b""
+            with anyio.fail_after(5):
+                while len(data) < 192 + 14:
+                    data += await server.receive()
+            assert data[192:194] == b"\x89\x88"
 
 
 async def test_sends_of_one_round_are_written_together() -> None:
