@@ -14,7 +14,7 @@ from typing import Final
 
 from websockets.frames import apply_mask  # type: ignore[attr-defined]  # in C where the wheel has it
 
-__all__ = ["LIFTED", "OPCODES", "PLAIN", "compose", "compose_one", "head_size", "is_hopeless", "is_plain", "lift"]
+__all__ = ["LIFTED", "PLAIN", "compose", "compose_one", "head_size", "is_hopeless", "is_plain", "lift"]
 
 LIFTED: Final = 65535
 """Bytes of the largest payload that is lifted."""
@@ -27,8 +27,7 @@ PLAIN: Final = (0x81, 0x82)
 """The first bytes of the frames that are lifted: whole text, whole binary."""
 _TEXT_7, _TEXT_16 = 0x8100, 0x817E
 _BINARY_7, _BINARY_16 = 0x8200, 0x827E
-OPCODES: Final = frozenset((0x0, 0x1, 0x2, 0x8, 0x9, 0xA))
-"""Those that there are (RFC 6455 section 5.2)."""
+_OPCODES: Final = frozenset((0x0, 0x1, 0x2, 0x8, 0x9, 0xA))
 
 
 def lift(
@@ -122,7 +121,7 @@ def compose_one(opcode: int, payload: bytes) -> bytes:
 
 def is_hopeless(data: bytes, at: int) -> bool:
     """Tell whether the two bytes there begin a frame that the core refuses by them alone: masked, or no opcode."""
-    return data[at] & 0x0F not in OPCODES or data[at + 1] >= 0x80
+    return data[at] & 0x0F not in _OPCODES or data[at + 1] >= 0x80
 
 
 def is_plain(data: bytes, at: int, limit: int) -> bool:

@@ -117,13 +117,10 @@ class Beats:
         """Tell whether a beat is due; if so count it as sent. Missed beats are skipped, never caught up."""
         if now < self.next_at:
             return False
-        following = self.next_at + self.interval
-        if following <= now:
-            missed = math.floor((now - self.next_at) / self.interval)
-            following = self.next_at + (missed + 1) * self.interval
-            if following <= now:  # rounding at a multiple of the interval
-                following = now + self.interval
-        self.next_at = following
+        missed = math.floor((now - self.next_at) / self.interval)
+        self.next_at += (missed + 1) * self.interval
+        if self.next_at <= now:  # rounding at a multiple of the interval
+            self.next_at = now + self.interval
         if self.timeout != math.inf and len(self._unanswered) < _REMEMBERED:
             self._unanswered.append((now, now))
         return True

@@ -146,8 +146,7 @@ class Liveness:
         if self.rotate_at <= now:
             self.rotate_at = math.inf
             self._on_age()
-        elif self.rotate_at < wake_at:
-            wake_at = self.rotate_at
+        wake_at = min(wake_at, self.rotate_at)
         if self._paused_at is not None:
             return min(wake_at, self._warn(now, self._paused_at))
         for clock in (self.heartbeat, self.pings, self.quiet):
@@ -160,10 +159,11 @@ class Liveness:
         return min(wake_at, self._find_stale(now)) if self.watches_lanes and self._lanes.are_timed else wake_at
 
     def _lose(self, clock: Beats | Quiet) -> None:
-        kind = IdleTimeoutError if clock is self.quiet else HeartbeatTimeoutError
+        loss: type[ConnectionLostError] = HeartbeatTimeoutError
         what = "no answer to a heartbeat" if clock is self.heartbeat else "no pong"
-        what = "no frame of any kind" if clock is self.quiet else what
-        self._on_loss(kind(f"{what} for {clock.timeout:g} s", code=1011, by="us"))
+        if clock is self.quiet:
+            loss, what = IdleTimeoutError, "no frame of any kind"
+        self._on_loss(loss(f"{what} for {clock.timeout:g} s", code=1011, by="us"))
 
     def _find_stale(self, now: float) -> float:
         """Tell of the lanes that have become stale; return when the next one may."""

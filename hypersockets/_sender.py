@@ -143,9 +143,14 @@ class Sender:
     def _queue(self, item: Outgoing, *, urgent: bool) -> None:
         self._own.append(item)
 
+    @property
+    def _is_quiet(self) -> bool:
+        """Whether nothing is being written, nor waits to be."""
+        return not self._is_started or self._bell.is_quiet
+
     def _write_nowait(self, item: Outgoing, *, is_users: bool = True) -> bool:
         """Write a message at once if the writer has nothing to do; return whether it has begun."""
-        if self._send_nowait is None or (self._is_started and not self._bell.is_quiet):
+        if self._send_nowait is None or not self._is_quiet:
             return False
         left = self._send_nowait(item.message)
         if left is None:
@@ -166,8 +171,7 @@ class Sender:
 
     def ping(self, on_pong: Callable[[], None]) -> None:
         """Have a protocol ping sent."""
-        is_quiet = not self._is_started or self._bell.is_quiet
-        if self._ping_nowait is not None and is_quiet and self._ping_nowait(on_pong):
+        if self._ping_nowait is not None and self._is_quiet and self._ping_nowait(on_pong):
             return
         self._pings.append(on_pong)
         self._wake()
@@ -201,7 +205,7 @@ class Sender:
     def stop(self) -> None:
         """Take note that nothing is written any more. The writer does that when it is cancelled, if there is one."""
         if not self._is_started:
-            self._is_started = True
+            self._is_started = True  # so that none is
             self._end_writing()
 
     def _end_writing(self) -> None:

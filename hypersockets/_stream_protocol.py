@@ -19,7 +19,7 @@ from websockets.protocol import State
 from ._assembly import Assembly, TooMuchError
 from ._endings import Loss, cut_reason, network_loss, own_loss, peer_loss, protocol_loss
 from ._frame_scan import CONTROL_SIZE, FrameScan
-from ._framing import LIFTED, OPCODES, PLAIN, compose, compose_one, head_size, is_hopeless, is_plain, lift
+from ._framing import LIFTED, PLAIN, compose, compose_one, head_size, is_hopeless, is_plain, lift
 from ._redact import mask_text
 
 __all__ = ["Outgoing", "StreamProtocol"]
@@ -133,9 +133,6 @@ class StreamProtocol:
         size = len(data)
         if size - at < 2:
             return at
-        length = data[at + 1]
-        if length < 126 and at + 2 + length <= size and data[at] & 0x0F in OPCODES:
-            return at + 2 + length  # whole and short, as most control frames are
         if is_hopeless(data, at):
             return size
         head, payload = head_size(data, at)

@@ -233,8 +233,7 @@ class StreamTransport:
             self._on_activity()
         if self._protocol.loss is not None:
             self._wake_pings()
-        if self._protocol.has_replies:
-            self._writer.reply()
+        self._writer.reply()
         return messages
 
     def _answer(self, payload: bytes) -> None:

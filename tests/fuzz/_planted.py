@@ -45,8 +45,8 @@ BUGS = (
         "a masked frame is waited for",
         "lane",
         "_framing.py",
-        "not in OPCODES or data[at + 1] >= 0x80",
-        "not in OPCODES",
+        "not in _OPCODES or data[at + 1] >= 0x80",
+        "not in _OPCODES",
     ),
     Bug(
         "the boundary of lengths of 16 bits is off by one",
