@@ -2,12 +2,14 @@
 
 Rules of this file: nothing that trio-websocket writes waits for the socket, for it holds a lock
 meanwhile that its reader wants too. Control frames are written by a task, a message by its sender.
+And what it reads is bounded here, in bytes: its own queue counts messages of any size.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from typing import Final
 
 import anyio
@@ -15,6 +17,7 @@ import attrs
 from anyio.abc import ByteStream, TaskGroup
 from websockets.frames import Close, Frame, Opcode
 
+from ._bell import Bell
 from ._endings import STREAM_ERRORS, Loss, cut, cut_reason, protocol_loss
 from ._frame_scan import FrameScan
 from ._handshake import Head, header_dict, read_head, rejection, wrong
@@ -23,9 +26,13 @@ from ._redirects import redirected
 from ._transport import OpenRequest
 from ._writer import Writer
 
-__all__ = ["TrioLink"]
+__all__ = ["QUEUE_SIZE", "TrioLink"]
 
-_READ_SIZE: Final = 65536
+_READ_SIZE: Final = 16384
+_AHEAD: Final = 32768  # bytes after which reading stops if nobody waits for a message
+QUEUE_SIZE: Final = 65536
+"""More messages than trio-websocket's queue can ever have: each is two bytes at least of those that came with the
+response (64 KiB), of the read in which a message came that was waited for, and of those ahead."""
 _PENDING_PONGS: Final = 16
 _CLOSE_HEAD: Final = bytes((0x80 | Opcode.CLOSE,))
 _PING_HEAD: Final = bytes((0x80 | Opcode.PING,))
@@ -59,6 +66,11 @@ class TrioLink:
     """The frame of the one message that is being sent, until it is taken."""
     is_answering_close: bool = False
     """True once a close frame was queued that nobody waits for."""
+    _is_idle: bool = False  # whether trio-websocket has given out all that it was fed
+    _idle: Bell = attrs.field(factory=Bell)
+    _is_awaited: bool = False  # whether somebody waits for a message
+    _awaited: Bell = attrs.field(factory=Bell)
+    _ahead: int = 0  # bytes read since somebody began to
     _has_closed: bool = False  # True once a close frame was queued at all: it is the last frame
     scan: FrameScan = attrs.field(init=False)
     writer: Writer = attrs.field(init=False)
@@ -77,9 +89,14 @@ class TrioLink:
             return await self._shake()
         if self.is_over() or self.loss is not None:
             return b""
+        self.rest()
+        while self._ahead >= _AHEAD and not self._is_awaited:
+            await self._awaited.wait()
         data = await self._read()
         while self.is_discarding and data and not self.scan.has_closed:
             data = await self._read()
+        self._ahead += len(data)
+        self._is_idle = False
         return b"" if self.is_discarding else data
 
     async def send_all(self, data: bytes) -> None:
@@ -108,6 +125,28 @@ class TrioLink:
         await cut(self.stream)
 
     # What it does not do
+
+    def rest(self) -> None:
+        """Take note that trio-websocket has given out all that it was fed: it asks for more, or has ended."""
+        self._is_idle = True
+        self._idle.ring()
+
+    async def until_idle(self) -> None:
+        """Wait, not cancelled, until trio-websocket has given out all that it was fed: it waits for nothing itself."""
+        with anyio.CancelScope(shield=True):
+            while not self._is_idle:
+                await self._idle.wait()
+
+    @contextmanager
+    def awaited(self) -> Generator[None, None, None]:
+        """Read for as long as it takes within the block, for a message is waited for; and a little ahead after it."""
+        self._is_awaited = True
+        self._ahead = 0
+        self._awaited.ring()
+        try:
+            yield
+        finally:
+            self._is_awaited = False
 
     async def _shake(self) -> bytes:
         """Check the response: trio-websocket would wait for the end of a refusal's body, however long."""

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
 import anyio
 import attrs
 from anyio.abc import ByteStream, TaskGroup
-from anyio.lowlevel import cancel_shielded_checkpoint
 
 from ._checks import check_close_code
 from ._dial import dial
@@ -37,16 +36,14 @@ from ._handshake import broken, header_dict, headers_to_send, new_core, wrong
 from ._redact import mask_url
 from ._redirects import open_within
 from ._transport import OpenRequest, Transport
-from ._trio_link import TrioLink
+from ._trio_link import QUEUE_SIZE, TrioLink
 
 if TYPE_CHECKING:
+    import trio
     from trio_websocket import WebSocketConnection
 
 __all__ = ["TrioWebSocketConnector", "TrioWebSocketTransport"]
 
-_PATIENCE: Final = 32  # turns that its reader gets for a batch
-_QUEUE_SIZE: Final = 256  # messages between trio-websocket's reader and ours
-_READ_SIZE: Final = 65536
 _NO_LIMIT: Final = 2**62  # the link measures messages: trio-websocket counts characters
 _ITS_OWN: Final = frozenset({"connection", "host", "upgrade"})  # headers that it writes, beside sec-websocket-*
 
@@ -82,6 +79,9 @@ class TrioWebSocketTransport:
     _connection: WebSocketConnection
     _link: TrioLink
     _decode_text: bool
+    _queue: trio.MemoryReceiveChannel[str | bytes] | None
+    """Where its reader leaves messages, for which it has no name: it gives out one at a time. ``None``: not there."""
+    receive_checkpoints: ClassVar[bool] = True
     _loss: Loss | None = None
     _closed_with: int | None = None  # the code that close() was called with first
     _turn: anyio.Lock = attrs.field(factory=anyio.Lock)  # of one message, or of our close frame
@@ -98,19 +98,17 @@ class TrioWebSocketTransport:
         from trio_websocket import ConnectionClosed
 
         try:
-            message = await self._connection.get_message()
+            with self._link.awaited():
+                message = await self._connection.get_message()
         except ConnectionClosed:
             loss = self._end()
         else:
+            # Its reader pauses after each message. To wake for each costs more than the rest of a message's way, so it
+            # goes on as long as it has any. The message is out of its queue: no cancellation may come here.
             messages = [message]
-            # Its reader pauses after each message. To wake for each costs more than the rest of a message's way, so as
-            # long as more come we let it go on. The messages are out of its queue: no cancellation may come here.
-            for _ in range(_PATIENCE):
-                await cancel_shielded_checkpoint()
-                before = len(messages)
-                messages += self._waiting()
-                if len(messages) == before:
-                    break
+            if self._queue is not None:
+                await self._link.until_idle()
+                messages += _taken(self._queue)
             if not self._decode_text:
                 return [message.encode() if isinstance(message, str) else message for message in messages]
             return messages
@@ -118,15 +116,6 @@ class TrioWebSocketTransport:
             self._has_lingered = True
             await linger(self._link.stream)
         raise loss.error()
-
-    def _waiting(self) -> Iterator[str | bytes]:
-        """Take what it has read and not given out, for which it has no name: it gives out one at a time."""
-        import trio
-
-        channel: Any = getattr(self._connection, "_recv_channel", None)
-        with suppress(trio.WouldBlock, trio.EndOfChannel, trio.ClosedResourceError, AttributeError):
-            while True:
-                yield channel.receive_nowait()
 
     async def send(self, message: str | bytes) -> None:
         """Write one whole message.
@@ -233,6 +222,15 @@ class TrioWebSocketTransport:
                 scope.cancel()
 
 
+def _taken(queue: trio.MemoryReceiveChannel[str | bytes]) -> Iterator[str | bytes]:
+    """Take all that is in a queue."""
+    import trio
+
+    with suppress(trio.WouldBlock, trio.EndOfChannel, trio.ClosedResourceError):
+        while True:
+            yield queue.receive_nowait()
+
+
 @attrs.frozen
 class TrioWebSocketConnector:
     """Opens connections with trio-websocket; on trio only, and without compression."""
@@ -282,7 +280,14 @@ class TrioWebSocketConnector:
             return link.redirect
         assert link.head is not None
         response_headers = header_dict(link.head.response.headers)
-        return TrioWebSocketTransport(connection.subprotocol, response_headers, connection, link, request.decode_text)
+        return TrioWebSocketTransport(
+            connection.subprotocol,
+            response_headers,
+            connection,
+            link,
+            request.decode_text,
+            getattr(connection, "_recv_channel", None),
+        )
 
     async def _shake(
         self, link: TrioLink, path: str, headers: Mapping[str, tuple[str, str]], tasks: TaskGroup, request: OpenRequest
@@ -297,7 +302,12 @@ class TrioWebSocketConnector:
         ]
         # wrap_client_stream waits for a response for ever, also when its reader has ended.
         waiting = anyio.CancelScope()
-        nursery = _ReaderNursery(tasks, waiting.cancel)
+
+        def on_end() -> None:
+            waiting.cancel()
+            link.rest()
+
+        nursery = _ReaderNursery(tasks, on_end)
         with waiting:
             connection = await wrap_client_stream(
                 cast(Any, nursery),
@@ -306,9 +316,8 @@ class TrioWebSocketConnector:
                 path,
                 subprotocols=request.subprotocols,
                 extra_headers=extra,
-                message_queue_size=_QUEUE_SIZE,
+                message_queue_size=QUEUE_SIZE,
                 max_message_size=_NO_LIMIT,
-                receive_buffer_size=_READ_SIZE,
             )
             link.is_over = lambda: connection.closed is not None
             return connection

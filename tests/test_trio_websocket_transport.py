@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Sequence
 from typing import Any
 
 import anyio
 import pytest
-from anyio.abc import ByteStream
+from anyio.abc import ByteStream, TaskGroup
 from websockets.frames import Opcode
 
 from hypersockets._errors import ConfigurationError, ConnectError, ConnectionLostError
 from hypersockets._transport import Connector, OpenRequest, Transport
 from hypersockets._trio_link import TrioLink
 from hypersockets._trio_websocket_transport import TrioWebSocketConnector
-from hypersockets.testing import ScriptedServer, virtual_backend
-from tests._live import sends
-from tests.conformance._peer import Peer, close, frame, memory_link
+from hypersockets.testing import virtual_backend
+from tests.conformance._peer import Peer, Script, close, frame, memory_link, text
 
 pytestmark = pytest.mark.anyio
 
@@ -174,18 +173,134 @@ async def test_a_servers_1014_is_its_close() -> None:
         assert type(caught.value.code) is int
 
 
-async def test_a_burst_comes_in_batches_of_bounded_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its reader goes on while it has messages, but not for ever; none is lost between two batches."""
-    monkeypatch.setattr(sys.modules["hypersockets._trio_websocket_transport"], "_PATIENCE", 2)
-    texts = [str(number) for number in range(200)]
-    async with ScriptedServer(sends(*texts)) as server:
+class Counting(ByteStream):
+    """A stream that counts what is read from it, and has a connector that opens it to a server which plays a script."""
 
+    def __init__(self, tasks: TaskGroup, script: Script) -> None:
+        self.inner, server = memory_link()
+        self.count = 0
+        tasks.start_soon(Peer.play, script, server)
+
+    @property
+    def connector(self) -> TrioWebSocketConnector:
         async def open_stream(_: OpenRequest) -> ByteStream:
-            return await server.connect()
+            return self
 
-        async with TrioWebSocketConnector(open_stream).open(REQUEST) as transport:
-            batches: list[Any] = []
-            while sum(map(len, batches)) < len(texts):
-                batches.append(await transport.receive())
-    assert [text for batch in batches for text in batch] == texts
-    assert 1 < len(batches) < len(texts)
+        return TrioWebSocketConnector(open_stream)
+
+    async def receive(self, max_bytes: int = 65536) -> bytes:
+        data = await self.inner.receive(max_bytes)
+        self.count += len(data)
+        return data
+
+    async def send(self, item: bytes) -> None:
+        await self.inner.send(item)
+
+    async def send_eof(self) -> None:
+        raise NotImplementedError
+
+    async def aclose(self) -> None:
+        await self.inner.aclose()
+
+
+async def received(transport: Transport) -> list[Sequence[str | bytes]]:
+    """Return all batches up to the end."""
+    batches = []
+    with pytest.raises(ConnectionLostError):
+        while True:
+            batches.append(await transport.receive())
+    return batches
+
+
+async def test_what_was_read_together_is_one_batch() -> None:
+    """Its reader pauses after each message; who handles them is not woken for each."""
+    texts = [str(number) for number in range(200)]
+
+    async def script(peer: Peer) -> None:
+        await peer.accept()
+        await peer.write(b"".join(map(text, texts)) + close(1000))
+
+    async with anyio.create_task_group() as tasks:
+        async with Counting(tasks, script).connector.open(REQUEST) as transport:
+            assert await received(transport) == [texts]
+
+
+async def test_without_a_queue_to_look_into_messages_come_one_by_one() -> None:
+    """The queue has no name in trio-websocket's documentation: it may be gone one day."""
+    texts = [str(number) for number in range(200)]
+
+    async def script(peer: Peer) -> None:
+        await peer.accept()
+        await peer.write(b"".join(map(text, texts)) + close(1000))
+
+    async with anyio.create_task_group() as tasks:
+        async with Counting(tasks, script).connector.open(REQUEST) as transport:
+            transport._queue = None  # type: ignore[attr-defined]
+            assert await received(transport) == [[each] for each in texts]
+
+
+async def test_only_so_much_is_read_ahead() -> None:
+    """In bytes, not in messages; and it begins again when messages are waited for."""
+    messages = [b"x" * 10_000] * 100
+
+    async def script(peer: Peer) -> None:
+        await peer.accept()
+        await peer.write(b"".join(frame(Opcode.BINARY, each) for each in messages) + close(1000))
+
+    async with anyio.create_task_group() as tasks:
+        stream = Counting(tasks, script)
+        async with stream.connector.open(REQUEST) as transport:
+            await anyio.wait_all_tasks_blocked()
+            assert 10_000 < stream.count < 50_000
+            first = await transport.receive()
+            await anyio.wait_all_tasks_blocked()
+            assert 10_000 < stream.count < 100_000
+            batches = [first, *await received(transport)]
+        assert [each for batch in batches for each in batch] == messages
+
+
+async def test_a_flood_of_the_smallest_messages_fits() -> None:
+    """They are more than any other queue would have: some with the response, some ahead, some waited for."""
+    count = 32768 + 40_000
+
+    async def script(peer: Peer) -> None:
+        await peer.accept(then=frame(Opcode.BINARY) * 32700)
+        await peer.write(frame(Opcode.BINARY) * (count - 32700) + close(1000))
+
+    async with anyio.create_task_group() as tasks:
+        async with Counting(tasks, script).connector.open(REQUEST) as transport:
+            await anyio.wait_all_tasks_blocked()
+            batches = await received(transport)
+        assert sum(map(len, batches)) == count
+
+
+async def test_a_cancelled_receive_has_taken_nothing_out() -> None:
+    """Cancelled while trio-websocket still gives out what it read, it returns the whole batch first."""
+    texts = [str(number) for number in range(200)]
+
+    async def script(peer: Peer) -> None:
+        await peer.accept()
+        await go.wait()
+        await peer.write(b"".join(map(text, texts)) + close(1000))
+
+    go = anyio.Event()
+    async with anyio.create_task_group() as tasks:
+        async with Counting(tasks, script).connector.open(REQUEST) as transport:
+            got: list[Any] = []
+
+            async def receive() -> None:
+                with receiving:
+                    while True:
+                        got.extend(await transport.receive())
+
+            receiving = anyio.CancelScope()
+            async with anyio.create_task_group() as users:
+                users.start_soon(receive)
+                await anyio.wait_all_tasks_blocked()
+                go.set()
+                for _ in range(20):
+                    await anyio.lowlevel.checkpoint()
+                receiving.cancel()
+            for batch in await received(transport):
+                got.extend(batch)
+    assert got == texts
