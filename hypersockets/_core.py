@@ -61,6 +61,10 @@ class ReadySession(Protocol):
         """How many received messages are in no lane yet."""
         ...
 
+    def silence_begins(self) -> None:
+        """Look at the lanes again: the silence of one has begun anew."""
+        ...
+
     def end(self, error: HyperSocketError, *, farewell: tuple[int, str] | None = None, linger: float = 0.0) -> None:
         """Lose it."""
         ...
@@ -95,6 +99,7 @@ class Core:
         self.lanes = Lanes(
             config.handlers, config.default_handler, on_drop=self.dropped, on_message=self._lane_has_messages
         )
+        self.lanes.on_silence = self._silence_begins
         self.start_task: Callable[[Callable[[], Any], str], None] | None = None
         """Starts a named task. ``None`` iff the client's group does not run."""
         self.workers: Workers | None = None
@@ -224,6 +229,10 @@ class Core:
         if self.closing is not None:
             self.tell_handlers()
         self.changed()
+
+    def _silence_begins(self) -> None:
+        if self.session is not None:
+            self.session.silence_begins()
 
     def connection_over(self, inbox: Inbox, why: HyperSocketError | None) -> None:
         """Let go of the requests that were sent on a connection of which everything has been parsed."""

@@ -36,7 +36,7 @@ class Lanes:
         """
         self.budget = Budget(settle=self._settle)
         self.on_silence: Callable[[], None] | None = None
-        """Called when a lane's silence begins anew: opened, or no longer stale. ``None`` before any session."""
+        """Called when a lane's silence begins anew: opened, or no longer stale. ``None``: nobody keeps the time."""
         self.are_timed = False
         """Whether any lane has a ``stale_after``: most clients have none to look at."""
         self._on_drop = on_drop

@@ -309,7 +309,6 @@ class Session:
             on_pong=self._on_pong,
         )
         self._ready_at = now = anyio.current_time()
-        self._core.lanes.on_silence = self._liveness.look_again
         resume = self._core.resume_point()
         self._take_over()
         self._on_taken_over(self)
@@ -411,6 +410,10 @@ class Session:
         if self._old is not None and self._old._reader is not None:
             self._old._reader.is_patient = False  # that one had its time: there may not be ever more of them
         self.end(lost, farewell=(1000, ""), linger=self._core.config.close_timeout)
+
+    def silence_begins(self) -> None:
+        """Look at the lanes again: the silence of one has begun anew."""
+        self._liveness.look_again()
 
     def rotate_after(self, delay: float) -> None:
         """Ask for a rotation in so many seconds (the last one did not succeed)."""

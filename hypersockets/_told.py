@@ -12,6 +12,7 @@ from typing import Any
 
 import attrs
 
+from ._calls import mishaps
 from ._subscriptions import Ack, SubscriptionSet, Verdict, Wanted
 
 __all__ = ["Told"]
@@ -118,14 +119,14 @@ class Told:
         """
         verdicts: list[tuple[Wanted, bool]] = []
         asked: set[Hashable] = set()
-        error: Exception | None = None
+        error: BaseException | None = None
         for wanted, ack in self.acks.items():
             if _identity(ack) in asked:
                 continue
             asked.add(_identity(ack))
             try:
                 verdict = ack(message)
-            except Exception as raised:  # a user's ack: raised below, unless another one knows the message
+            except mishaps() as raised:  # a user's ack: raised below, unless another one knows the message
                 error = error or raised
                 continue
             if verdict is not None:

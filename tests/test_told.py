@@ -165,7 +165,8 @@ def test_out_is_what_was_written() -> None:
     assert (told.is_out(a), told.is_out(b)) == (True, False)
 
 
-def test_an_ack_that_raises() -> None:
+@pytest.mark.anyio
+async def test_an_ack_that_raises() -> None:
     """It comes out, and the entry goes on waiting; but where the message is another's ack, that one gets it."""
 
     def fragile(message: Any) -> bool | None:

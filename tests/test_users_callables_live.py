@@ -97,6 +97,24 @@ class TestStrayCancelledErrors:
                 assert client._core.lanes.budget.used == 0
         assert of(hs.Closed, happened(client))[0].error is None
 
+    async def test_one_from_an_ack_costs_no_other_subscription_its_answer(self) -> None:
+        """All acks are asked, whatever one of them raises."""
+        future = asyncio.get_running_loop().create_future()
+        future.cancel()
+        fragile = hs.Subscription("a", ack=lambda message: future.result() if message == "ok b" else message == "ok a")
+        other = hs.Subscription("b", ack=lambda message: True if message == "ok b" else None)
+
+        async def script(peer: Peer) -> None:
+            await peer.accept()
+            await peer.send_many(["ok b", "ok a"])
+            await idle(peer)
+
+        async with ScriptedServer(script) as server:
+            async with hs.connect(
+                settings(server, subscriptions=[fragile, other], reconnect_strategy=hs.NeverReconnect())
+            ) as client:
+                assert (client.epoch, client.metrics().parse_errors) == (1, 0)
+
     @pytest.mark.parametrize("where", ["framing", "get_auth_message", "url"])
     async def test_they_fail_one_attempt(self, where: str) -> None:
         """From what is asked once per connection: that attempt, or session, fails, and another one is made."""
