@@ -12,7 +12,7 @@ import select
 import stat
 import threading
 from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import TextIO
 
 import anyio
@@ -41,6 +41,12 @@ class Output:
         self._progress = anyio.Event()
         self._stopping = os.pipe()
         """Ends when the threads should."""
+        self._lock = threading.Lock()
+        """Never held for longer than it takes to read or set these two."""
+        self._is_left = False
+        """Whether the portal is about to end."""
+        self._calls = 0
+        """Calls of a thread that the event loop has yet to make."""
         self.error: OSError | None = None
         """Why nothing can be written any more. ``None`` while it can."""
 
@@ -65,26 +71,13 @@ class Output:
             batch, self._waiting, self._size = self._waiting, [], 0
             self._batches.put(b"".join(batch))
 
-    def _written(self, error: OSError | None) -> None:
-        self._is_busy = False
-        if error is not None and self.error is None:
-            self.error = error
-            self._waiting, self._size = [], 0
-            self._on_error()
-        self._hand_over()
-        self._progress.set()
-        self._progress = anyio.Event()
-
-    # What the thread does.
+    # What the threads do.
 
     def run(self) -> None:
         """Write batch after batch, until told to stop."""
         while (batch := self._batches.get()) is not None:
             error = self._write_all(batch)
-            try:
-                self._portal.start_task_soon(self._written, error)
-            except RuntimeError:  # the event loop has not waited for us
-                return
+            self._tell(self._written, error)
 
     def _write_all(self, batch: bytes) -> OSError | None:
         rest = memoryview(batch)
@@ -104,10 +97,33 @@ class Output:
         poll.register(self._stopping[0], select.POLLIN)
         ready = [fd for fd, _ in poll.poll()]
         os.close(self._stopping[0])
-        if self._stopping[0] in ready:
-            return
-        with suppress(RuntimeError):  # the event loop has ended before
-            self._portal.start_task_soon(self._gone)
+        if self._stopping[0] not in ready:
+            self._tell(self._gone)
+
+    def _tell(self, function: Callable[..., None], *args: object) -> None:
+        """Have the event loop call a function, unless it is about to leave: the portal drops what comes after."""
+        with self._lock:
+            if self._is_left:
+                return
+            self._calls += 1
+        self._portal.start_task_soon(self._told, function, *args)
+
+    # What the event loop does.
+
+    def _told(self, function: Callable[..., None], *args: object) -> None:
+        with self._lock:
+            self._calls -= 1
+        function(*args)
+        self._progress.set()
+        self._progress = anyio.Event()
+
+    def _written(self, error: OSError | None) -> None:
+        self._is_busy = False
+        if error is not None and self.error is None:
+            self.error = error
+            self._waiting, self._size = [], 0
+            self._on_error()
+        self._hand_over()
 
     def _gone(self) -> None:
         if self.error is None:
@@ -115,10 +131,15 @@ class Output:
             self._waiting, self._size = [], 0
             self._on_error()
 
-    def stop(self) -> None:
-        """Let the threads end, the one that writes after what it has."""
+    async def stop(self) -> None:
+        """Let the threads end, the one that writes after what it has; wait only for what they have said already."""
         self._batches.put(None)
         os.close(self._stopping[1])
+        with self._lock:
+            self._is_left = True
+        with anyio.CancelScope(shield=True):
+            while self._calls:
+                await self._progress.wait()
 
 
 @asynccontextmanager
@@ -144,4 +165,4 @@ async def open_output(stream: TextIO | None, on_error: Callable[[], None] = lamb
         try:
             yield output
         finally:
-            output.stop()
+            await output.stop()

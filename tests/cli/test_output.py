@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import threading
+import warnings
 
 import anyio
 import anyio.to_thread
@@ -101,6 +103,24 @@ def test_what_waits_is_bounded(backend: str) -> None:
     with os.fdopen(writing, "w") as stream, os.fdopen(reading, "rb") as result:
         anyio.run(write, backend=backend)
     assert lines == list(range(40))
+
+
+def test_leaving_at_any_moment_leaves_no_call_behind(backend: str) -> None:
+    """A call that comes as the portal ends would be dropped with a warning, long after."""
+    reading, writing = os.pipe()
+
+    async def write() -> None:
+        for _ in range(100):
+            async with open_output(stream) as out:
+                await out.write("x")
+
+    with os.fdopen(reading), os.fdopen(writing, "w") as stream, warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        anyio.run(write, backend=backend)
+        gc.collect()
+    assert not caught
+    for thread in writers():
+        thread.join(10)
 
 
 def test_a_reader_that_never_reads_holds_nobody_up(backend: str) -> None:
