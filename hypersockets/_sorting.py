@@ -22,6 +22,8 @@ __all__ = ["Sorter"]
 
 _EARLY = object()
 """The key of all messages that come before the lanes are open."""
+_NO_KEY = object()
+"""No message has this key."""
 LARGE = 65536
 """From how many bytes or characters on a frame is carried alone."""
 _PLAIN: frozenset[type] = frozenset({dict, list, str, bytes})
@@ -110,52 +112,69 @@ class Sorter:
         if self._parse_many is not None:
             self._carry_many(self._parse_many, frames)
             return
-        largest, rest = max(map(len, frames), default=0), iter(frames)
-        if largest <= LARGE:
-            self._carry_each(rest, are_small=largest <= SMALL)
-        else:
-            for frame in rest:
-                self._carry_each(iter((frame,)), are_small=False)
-                if self.unparsed is not None:
-                    break
+        is_plain = self._parse is None and self._key_of is None and not (self._acks or self._requests)
+        if is_plain and frames and max(map(len, frames)) <= SMALL:
+            self._deliver(None, list(frames), SMALL)
+            return
+        rest = iter(frames)
+        self._carry_each(rest)
         if self.unparsed is not None:
             self._inbox.put_in_front([(frame, counted_size(frame)) for frame in rest])
 
-    def _carry_each(self, frames: Iterator[Frame], *, are_small: bool) -> None:
+    def _carry_each(self, frames: Iterator[Frame]) -> None:
         """Carry frames of which each is one message, up to one that has to be awaited.
 
         Messages of one key count for equally many bytes each: at the most for :data:`LARGE` less than they should.
         """
-        plain, parse, key_of = self._plain, self._parse, self._key_of
+        plain, parse, key_of, small = self._plain, self._parse or _same, self._key_of or _no_key, SMALL
         # Once for all: whoever begins to wait meanwhile does not wait for what is here already.
         is_awaited = bool(self._acks or self._requests)
         runs: dict[Hashable, list[Any]] = {}
-        sizes: dict[Hashable, int] = {}
-        known: type = str
+        more: dict[Hashable, int] = {}
+        run: list[Any] = []
+        last: Hashable = _NO_KEY
+        known: type | None = None
         for frame in frames:
             try:
-                message = frame if parse is None else parse(frame)
+                message = parse(frame)
                 if type(message) is not known:
                     if type(message) not in plain and self._is_awaitable(message):
                         self.unparsed = message, counted_size(frame)
                         self._inbox.size += counted_size(frame)
                         break
-                    known = type(message)
-                if is_awaited and self._is_claimed(message):
-                    continue
-                key = None if key_of is None else key_of(message)
-                try:
-                    run = runs[key]
-                except KeyError:
-                    run = runs[key] = []
-                run.append(message)
-                if not are_small:
-                    sizes[key] = sizes.get(key, 0) + counted_size(frame)
+                    if not is_awaited:
+                        known = type(message)
+                    elif self._is_claimed(message):
+                        continue
+                key = key_of(message)
+                if key is not last:
+                    try:
+                        run = runs[key]
+                    except KeyError:
+                        run = runs[key] = []
+                    last = key
             except mishaps() as error:
                 self._core.parse_failed(error)
-        deliver = self._keep if key_of is _early else self._deliver
+                continue
+            if len(frame) > small:
+                if len(frame) > LARGE:
+                    self._hand_on(runs, more)
+                    runs[key], more[key] = [message], counted_size(frame) - small
+                    self._hand_on(runs, more)
+                    last = _NO_KEY
+                    continue
+                more[key] = more.get(key, 0) + counted_size(frame) - small
+            run.append(message)
+        self._hand_on(runs, more)
+
+    def _hand_on(self, runs: dict[Hashable, list[Any]], more: dict[Hashable, int]) -> None:
+        """Deliver the runs, and begin new ones; of some keys the messages together count for more than if small."""
+        deliver = self._keep if self._key_of is _early else self._deliver
         for key, run in runs.items():
-            deliver(key, run, SMALL if are_small else sizes[key] // len(run))
+            if run:
+                deliver(key, run, SMALL + more.get(key, 0) // len(run))
+        runs.clear()
+        more.clear()
 
     def _carry_many(self, parse_many: Callable[[Frame], Iterable[Any]], frames: Iterable[Frame]) -> None:
         """Carry frames of which each may be several messages."""
@@ -272,3 +291,11 @@ class Sorter:
 
 def _early(message: Any) -> Hashable:
     return _EARLY
+
+
+def _no_key(message: Any) -> Hashable:
+    return None
+
+
+def _same(frame: Frame) -> Frame:
+    return frame
