@@ -22,6 +22,8 @@ __all__ = ["Output", "open_output"]
 
 _LIMIT = 2**20
 """Bytes that may wait for the thread."""
+_PATIENCE = 1.0
+"""Seconds that what a thread has said may take to come to the event loop, which waits for nothing else then."""
 
 
 class Output:
@@ -137,9 +139,8 @@ class Output:
         os.close(self._stopping[1])
         with self._lock:
             self._is_left = True
-        with anyio.CancelScope(shield=True):
-            while self._calls:
-                await self._progress.wait()
+        while self._calls:
+            await self._progress.wait()
 
 
 @asynccontextmanager
@@ -165,4 +166,5 @@ async def open_output(stream: TextIO | None, on_error: Callable[[], None] = lamb
         try:
             yield output
         finally:
-            await output.stop()
+            with anyio.move_on_after(_PATIENCE, shield=True):
+                await output.stop()
