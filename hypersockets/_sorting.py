@@ -258,7 +258,7 @@ class Sorter:
         return False
 
     def _is_ack(self, message: Any) -> bool:
-        verdicts = self._told.offer(message)
+        verdicts = self._told.offer(message, mishaps())
         for wanted, confirmed in verdicts:
             self._on_verdict(wanted, confirmed)
         return bool(verdicts)

@@ -12,7 +12,6 @@ from typing import Any
 
 import attrs
 
-from ._calls import mishaps
 from ._subscriptions import Ack, SubscriptionSet, Verdict, Wanted
 
 __all__ = ["Told"]
@@ -111,11 +110,11 @@ class Told:
         """Have no say any more: another connection has taken over, and what it confirms counts."""
         self._has_say = False
 
-    def offer(self, message: Any) -> list[tuple[Wanted, bool]]:
+    def offer(self, message: Any, mishaps: tuple[type[BaseException], ...] = (Exception,)) -> list[tuple[Wanted, bool]]:
         """Ask the awaited acks about a parsed message; return whom it confirms or refuses, settled.
 
         An empty list: it is no ack. What a user's ``ack`` raises comes out, unless the message is another's ack:
-        a fragile function must not cost the others theirs.
+        a fragile function must not cost the others theirs. ``mishaps`` are what such a function may raise.
         """
         verdicts: list[tuple[Wanted, bool]] = []
         asked: set[Hashable] = set()
@@ -126,7 +125,7 @@ class Told:
             asked.add(_identity(ack))
             try:
                 verdict = ack(message)
-            except mishaps() as raised:  # a user's ack: raised below, unless another one knows the message
+            except mishaps as raised:  # a user's ack: raised below, unless another one knows the message
                 error = error or raised
                 continue
             if verdict is not None:

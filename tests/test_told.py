@@ -165,8 +165,7 @@ def test_out_is_what_was_written() -> None:
     assert (told.is_out(a), told.is_out(b)) == (True, False)
 
 
-@pytest.mark.anyio
-async def test_an_ack_that_raises() -> None:
+def test_an_ack_that_raises() -> None:
     """It comes out, and the entry goes on waiting; but where the message is another's ack, that one gets it."""
 
     def fragile(message: Any) -> bool | None:
