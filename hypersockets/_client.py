@@ -198,7 +198,7 @@ class Client:
         """
         lane = self._core.lanes.open_stream(key, stream_route(**options))
         lane.last_put = anyio.current_time()
-        self._core.lanes.silence_begins()
+        self._core.silence_begins()
         return MessageStream(lane, self._core.iteration_end, self._core.lanes.close_stream)
 
     def __aiter__(self) -> MessageStream:

@@ -99,7 +99,6 @@ class Core:
         self.lanes = Lanes(
             config.handlers, config.default_handler, on_drop=self.dropped, on_message=self._lane_has_messages
         )
-        self.lanes.on_silence = self._silence_begins
         self.start_task: Callable[[Callable[[], Any], str], None] | None = None
         """Starts a named task. ``None`` iff the client's group does not run."""
         self.workers: Workers | None = None
@@ -230,7 +229,8 @@ class Core:
             self.tell_handlers()
         self.changed()
 
-    def _silence_begins(self) -> None:
+    def silence_begins(self) -> None:
+        """Have whoever keeps the time look at the lanes again: one was opened, or is no longer stale."""
         if self.session is not None:
             self.session.silence_begins()
 

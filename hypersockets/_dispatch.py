@@ -186,7 +186,7 @@ class Dispatch:
             lane.last_put = self._now
             if lane.told_stale:
                 lane.told_stale = False
-                self._core.lanes.silence_begins()
+                self._core.silence_begins()
         if not self._held and lane.put_all(run, size):
             return
         for message in run:

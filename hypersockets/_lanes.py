@@ -35,8 +35,6 @@ class Lanes:
             on_message: Called with a lane that has a handler when it is no longer empty.
         """
         self.budget = Budget(settle=self._settle)
-        self.on_silence: Callable[[], None] | None = None
-        """Called when a lane's silence begins anew: opened, or no longer stale. ``None``: nobody keeps the time."""
         self.are_timed = False
         """Whether any lane has a ``stale_after``: most clients have none to look at."""
         self._on_drop = on_drop
@@ -79,11 +77,6 @@ class Lanes:
     def _settle(self) -> None:
         for lane in self:
             lane.settle()
-
-    def silence_begins(self) -> None:
-        """Have whoever keeps the time for ``stale_after`` look at the lanes again."""
-        if self.on_silence is not None:
-            self.on_silence()
 
     def find(self, key: Hashable) -> Lane | None:
         """Return the lane for a message with that key, which may have others beside it; ``None``: nobody handles it."""

@@ -96,7 +96,7 @@ async def scoped(
     core.must_be_open()
     lane = core.lanes.add_stream(subscription.effective_key, route)  # before the server can answer
     lane.last_put = anyio.current_time()
-    core.lanes.silence_begins()
+    core.silence_begins()
     scope = _Scope(core, lane)
     stream = MessageStream(lane, scope.iteration_end, core.lanes.close_stream)
     wanted = core.subscriptions.want(subscription, scope.end)
