@@ -159,8 +159,7 @@ class Sorter:
             if len(frame) > small:
                 if len(frame) > LARGE:
                     self._hand_on(runs, more)
-                    runs[key], more[key] = [message], counted_size(frame) - small
-                    self._hand_on(runs, more)
+                    self._deliver_all({key: [message]}, counted_size(frame))
                     last = _NO_KEY
                     continue
                 more[key] = more.get(key, 0) + counted_size(frame) - small

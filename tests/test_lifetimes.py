@@ -139,7 +139,7 @@ async def test_a_session_is_garbage_after_its_end_with_whatever_it_met(sessions:
             assert len(sessions) == 1
             assert client.metrics().last_error is not None
         gc.collect()
-        assert not sessions, "nor does a client that somebody keeps"
+        assert not sessions, "though somebody keeps the client"
 
 
 async def test_a_session_is_garbage_that_was_lost_while_another_was_to_take_over(

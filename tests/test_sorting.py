@@ -26,11 +26,16 @@ class ByLetter:
         return message[0]
 
 
-def sorter(runs: list[Run], **fields: Any) -> Sorter:
-    """Return one whose lanes are open, and which delivers into ``runs``."""
+def early_sorter(runs: list[Run], **fields: Any) -> Sorter:
+    """Return one whose lanes are not open yet, and which will deliver into ``runs``."""
     core = Core(hs.ClientConfig(url="ws://sorted.test", **fields))
     nothing: Any = None
-    made = Sorter(core, Inbox(), Told(core.subscriptions), deliver=lambda *run: runs.append(run), on_verdict=nothing)
+    return Sorter(core, Inbox(), Told(core.subscriptions), deliver=lambda *run: runs.append(run), on_verdict=nothing)
+
+
+def sorter(runs: list[Run], **fields: Any) -> Sorter:
+    """Return one whose lanes are open, and which delivers into ``runs``."""
+    made = early_sorter(runs, **fields)
     made.open()
     return made
 
@@ -102,15 +107,8 @@ def test_without_a_router_others_count_for_what_they_take_too() -> None:
 def test_what_came_early_keeps_its_order_and_its_count() -> None:
     """Before the lanes are open messages have no keys yet."""
     runs: list[Run] = []
-    core = Core(hs.ClientConfig(url="ws://early.test", router=ByLetter(), handlers={"a": print}))
-    inbox, nothing = Inbox(), None
-    early: Any = Sorter(
-        core,
-        inbox,
-        Told(core.subscriptions),
-        deliver=lambda *run: runs.append(run),
-        on_verdict=nothing,  # type: ignore[arg-type]
-    )
+    early = early_sorter(runs, router=ByLetter(), handlers={"a": print})
+    inbox = early._inbox
     batch = frames(("a", 1), ("b", 1000), ("a", LARGE + 1), ("b", 2))
     early.carry(batch)
     assert not runs

@@ -51,20 +51,16 @@ async def test_compression_is_refused() -> None:
             raise AssertionError("opened")
 
 
-class Breaking(ByteStream):
-    """A stream that breaks when it is written to."""
+class Wrapped(ByteStream):
+    """A stream around another."""
 
-    def __init__(self, inner: ByteStream, *, good: int) -> None:
+    def __init__(self, inner: ByteStream) -> None:
         self.inner = inner
-        self.good = good
 
     async def receive(self, max_bytes: int = 65536) -> bytes:
         return await self.inner.receive(max_bytes)
 
     async def send(self, item: bytes) -> None:
-        self.good -= 1
-        if self.good < 0:
-            raise OSError("cable cut")
         await self.inner.send(item)
 
     async def send_eof(self) -> None:
@@ -72,6 +68,20 @@ class Breaking(ByteStream):
 
     async def aclose(self) -> None:
         await self.inner.aclose()
+
+
+class Breaking(Wrapped):
+    """A stream that breaks when it is written to."""
+
+    def __init__(self, inner: ByteStream, *, good: int) -> None:
+        super().__init__(inner)
+        self.good = good
+
+    async def send(self, item: bytes) -> None:
+        self.good -= 1
+        if self.good < 0:
+            raise OSError("cable cut")
+        await super().send(item)
 
 
 async def test_the_stream_under_it_can_be_closed() -> None:
@@ -173,11 +183,12 @@ async def test_a_servers_1014_is_its_close() -> None:
         assert type(caught.value.code) is int
 
 
-class Counting(ByteStream):
+class Counting(Wrapped):
     """A stream that counts what is read from it, and has a connector that opens it to a server which plays a script."""
 
     def __init__(self, tasks: TaskGroup, script: Script) -> None:
-        self.inner, server = memory_link()
+        client, server = memory_link()
+        super().__init__(client)
         self.count = 0
         tasks.start_soon(Peer.play, script, server)
 
@@ -189,18 +200,9 @@ class Counting(ByteStream):
         return TrioWebSocketConnector(open_stream)
 
     async def receive(self, max_bytes: int = 65536) -> bytes:
-        data = await self.inner.receive(max_bytes)
+        data = await super().receive(max_bytes)
         self.count += len(data)
         return data
-
-    async def send(self, item: bytes) -> None:
-        await self.inner.send(item)
-
-    async def send_eof(self) -> None:
-        raise NotImplementedError
-
-    async def aclose(self) -> None:
-        await self.inner.aclose()
 
 
 async def received(transport: Transport) -> list[Sequence[str | bytes]]:
@@ -212,31 +214,29 @@ async def received(transport: Transport) -> list[Sequence[str | bytes]]:
     return batches
 
 
+TEXTS = [str(number) for number in range(200)]
+BURST = b"".join(map(text, TEXTS)) + close(1000)
+
+
+async def write_burst(peer: Peer) -> None:
+    """Send all texts, and the end, in one go."""
+    await peer.accept()
+    await peer.write(BURST)
+
+
 async def test_what_was_read_together_is_one_batch() -> None:
     """Its reader pauses after each message; who handles them is not woken for each."""
-    texts = [str(number) for number in range(200)]
-
-    async def script(peer: Peer) -> None:
-        await peer.accept()
-        await peer.write(b"".join(map(text, texts)) + close(1000))
-
     async with anyio.create_task_group() as tasks:
-        async with Counting(tasks, script).connector.open(REQUEST) as transport:
-            assert await received(transport) == [texts]
+        async with Counting(tasks, write_burst).connector.open(REQUEST) as transport:
+            assert await received(transport) == [TEXTS]
 
 
 async def test_without_a_queue_to_look_into_messages_come_one_by_one() -> None:
     """The queue has no name in trio-websocket's documentation: it may be gone one day."""
-    texts = [str(number) for number in range(200)]
-
-    async def script(peer: Peer) -> None:
-        await peer.accept()
-        await peer.write(b"".join(map(text, texts)) + close(1000))
-
     async with anyio.create_task_group() as tasks:
-        async with Counting(tasks, script).connector.open(REQUEST) as transport:
+        async with Counting(tasks, write_burst).connector.open(REQUEST) as transport:
             transport._queue = None  # type: ignore[attr-defined]
-            assert await received(transport) == [[each] for each in texts]
+            assert await received(transport) == [[each] for each in TEXTS]
 
 
 async def test_only_so_much_is_read_ahead() -> None:
@@ -276,12 +276,11 @@ async def test_a_flood_of_the_smallest_messages_fits() -> None:
 
 async def test_a_cancelled_receive_has_taken_nothing_out() -> None:
     """Cancelled while trio-websocket still gives out what it read, it returns the whole batch first."""
-    texts = [str(number) for number in range(200)]
 
     async def script(peer: Peer) -> None:
         await peer.accept()
         await go.wait()
-        await peer.write(b"".join(map(text, texts)) + close(1000))
+        await peer.write(BURST)
 
     go = anyio.Event()
     async with anyio.create_task_group() as tasks:
@@ -303,4 +302,4 @@ async def test_a_cancelled_receive_has_taken_nothing_out() -> None:
                 receiving.cancel()
             for batch in await received(transport):
                 got.extend(batch)
-    assert got == texts
+    assert got == TEXTS

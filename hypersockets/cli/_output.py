@@ -121,15 +121,17 @@ class Output:
 
     def _written(self, error: OSError | None) -> None:
         self._is_busy = False
-        if error is not None and self.error is None:
-            self.error = error
-            self._waiting, self._size = [], 0
-            self._on_error()
+        if error is not None:
+            self._fail(error)
         self._hand_over()
 
     def _gone(self) -> None:
+        self._fail(BrokenPipeError())
+
+    def _fail(self, error: OSError) -> None:
+        """Throw away what waits, and tell why; only the first error counts."""
         if self.error is None:
-            self.error = BrokenPipeError()
+            self.error = error
             self._waiting, self._size = [], 0
             self._on_error()
 
